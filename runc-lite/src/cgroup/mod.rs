@@ -1,0 +1,1 @@
+//! cgroups of a container.

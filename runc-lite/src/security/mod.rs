@@ -1,0 +1,1 @@
+//! What narrows the privileges of a process.
