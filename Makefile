@@ -1,0 +1,75 @@
+# docker-lite: each target is a thin call of cargo or of a script in integration/scripts.
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+STACK ?= $(CURDIR)/.run/stack
+S := integration/scripts
+BIN := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/release
+STATIC := -C target-feature=+crt-static -C relocation-model=static
+export LITE_BIN_DIR ?= $(abspath $(BIN))
+
+.PHONY: help deps build lint test unit itest budgets drill bench run up down proto install uninstall clean
+
+help: ## Print this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
+
+deps: ## Install what building and running needs (Debian packages)
+	@$(S)/deps run
+
+build: ## Build the five programs into target/release (shim and runc-lite static)
+	$(CARGO) build --release --locked -p cli -p daemon -p containerd-lite
+	$(CARGO) rustc --release --locked -p shim --bin containerd-shim-lite-v2 -- $(STATIC)
+	$(CARGO) rustc --release --locked -p runc-lite --bin runc-lite -- $(STATIC)
+
+run: deps build ## Run one container through all five programs in a private directory, show the chain, clean up
+	$(S)/run
+
+up: deps build ## Start a stack that stays, in STACK
+	$(S)/stack up $(STACK)
+
+down: ## Stop the stack of `make up`
+	$(S)/stack down $(STACK)
+
+lint: ## Formatting and clippy, warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+unit: ## Tests beside the code and tests of single programs (some as root)
+	$(CARGO) test --locked --workspace --exclude integration
+
+itest: ## The five programs on this kernel beside real peers (as root)
+	$(CARGO) test --locked -p integration -- --test-threads=1 --nocapture
+
+budgets: ## Static linking, sizes and crate counts of shim and runc-lite
+	$(S)/budgets
+
+test: ## What CI runs: everything above, with times
+	$(S)/deps test
+	$(S)/timed build $(MAKE) build
+	$(S)/timed budgets $(MAKE) budgets
+	$(S)/timed unit $(MAKE) unit
+	$(S)/timed itest $(MAKE) itest
+
+drill: build ## The long tests in full
+	$(S)/deps test
+	LITE_DRILL=full $(MAKE) itest
+
+bench: build ## Ours beside docker's, medians of interleaved runs
+	$(S)/deps test
+	$(S)/bench
+
+proto: ## Generate proto/src/generated from the .proto files
+	$(CARGO) run -q --locked -p proto --example generate
+
+install: build ## Install programs and systemd units below PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 755 $(addprefix $(BIN)/,docker-lite dockerd-lite containerd-lite containerd-shim-lite-v2 runc-lite) $(DESTDIR)$(PREFIX)/bin
+	for unit in dockerd-lite.service containerd-lite.service; do sed 's#@PREFIX@#$(PREFIX)#' integration/units/$$unit >$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit; done
+
+uninstall: ## Remove what `make install` put there
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,docker-lite dockerd-lite containerd-lite containerd-shim-lite-v2 runc-lite)
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/lib/systemd/system/,dockerd-lite.service containerd-lite.service)
+
+clean: ## Remove what was built
+	$(CARGO) clean

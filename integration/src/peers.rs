@@ -1,0 +1,95 @@
+//! Real daemons of the field, run like a stack of ours: own folder, own network namespace.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+
+use crate::stack::{send, tail, wait_end};
+use crate::{eventually, require};
+
+/// Asks a Docker API socket for a ping.
+pub fn ping(socket: &Path) -> Result<()> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    ensure!(answer.starts_with("HTTP/1.1 200"), "answer {answer:?}");
+    Ok(())
+}
+
+/// A real dockerd with its own containerd.
+#[derive(Debug)]
+pub struct Dockerd {
+    dir: tempfile::TempDir,
+    child: Child,
+}
+
+impl Dockerd {
+    /// Starts it and waits until it answers. `arguments` go to it.
+    pub fn start(arguments: &[&str]) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("real.").tempdir()?;
+        let binary = require::peer("dockerd")?;
+        let log = std::fs::File::create(dir.path().join("log"))?;
+        let path = std::env::join_paths(binary.parent().map(Path::to_owned).into_iter().chain(
+            std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()),
+        ))?;
+        let child = Command::new("unshare")
+            .args([
+                "--net",
+                "--",
+                "/bin/sh",
+                "-c",
+                "ip link set lo up; exec \"$0\" \"$@\"",
+            ])
+            .arg(&binary)
+            .arg("--data-root")
+            .arg(dir.path().join("data"))
+            .arg("--exec-root")
+            .arg(dir.path().join("exec"))
+            .arg("-p")
+            .arg(dir.path().join("pid"))
+            .arg("-H")
+            .arg(format!(
+                "unix://{}",
+                dir.path().join("docker.sock").display()
+            ))
+            .args(arguments)
+            .env("PATH", path)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("start dockerd")?;
+        let daemon = Self { dir, child };
+        let socket = daemon.socket();
+        eventually::within(Duration::from_secs(60), "dockerd answers", || ping(&socket))
+            .with_context(|| format!("dockerd's log: {}", tail(&daemon.dir.path().join("log"))))?;
+        Ok(daemon)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("docker.sock")
+    }
+
+    /// The API's address.
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        // it ends its containerd and containers itself
+        let _ = send(self.child.id(), Signal::SIGTERM);
+        if wait_end(&mut self.child, Duration::from_secs(20)).is_err() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The same day of a user over every pairing of CLI and daemon; the real pairing proves the scenario itself.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+use integration::images::Registry;
+use integration::peers::Dockerd;
+use integration::stack::Stack;
+use integration::{programs, require};
+
+fn scenario(
+    cli: &Path,
+    host: &str,
+    config: &Path,
+    prepare: impl FnOnce(&mut Command),
+) -> Result<()> {
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts/scenario");
+    let mut command = Command::new(script);
+    command
+        .env("DOCKER", cli)
+        .env("BUSYBOX", require::peer("busybox")?)
+        .env("DOCKER_HOST", host)
+        .env("DOCKER_CONFIG", config)
+        .env_remove("DOCKER_CONTEXT");
+    prepare(&mut command);
+    let out = programs::run(&mut command, b"", Duration::from_secs(600))?;
+    println!("{}{}", out.stdout, out.stderr);
+    out.exits(0).map(drop)
+}
+
+#[test]
+fn docker_lite_on_dockerd_lite() -> Result<()> {
+    let stack = Stack::start()?;
+    let registry = Registry::start(&stack)?;
+    scenario(
+        &programs::path("docker-lite")?,
+        &stack.host(),
+        &stack.path("config"),
+        |c| {
+            c.env("REGISTRY", registry.address());
+        },
+    )?;
+    drop(registry);
+    stack.stop()
+}
+
+#[test]
+fn docker_on_dockerd_lite() -> Result<()> {
+    let stack = Stack::start()?;
+    let registry = Registry::start(&stack)?;
+    scenario(
+        &require::peer("docker")?,
+        &stack.host(),
+        &stack.path("config"),
+        |c| {
+            c.env("REGISTRY", registry.address());
+        },
+    )?;
+    drop(registry);
+    stack.stop()
+}
+
+#[test]
+fn docker_lite_on_dockerd() -> Result<()> {
+    let real = Dockerd::start(&[])?;
+    let config = tempfile::tempdir()?;
+    scenario(
+        &programs::path("docker-lite")?,
+        &real.host(),
+        config.path(),
+        |_| {},
+    )
+}
+
+#[test]
+fn docker_on_dockerd() -> Result<()> {
+    let real = Dockerd::start(&[])?;
+    let config = tempfile::tempdir()?;
+    scenario(
+        &require::peer("docker")?,
+        &real.host(),
+        config.path(),
+        |_| {},
+    )
+}
