@@ -1,1 +1,288 @@
-//! Placeholder until the crate lands.
+//! dockerd-lite: the Docker Engine API over containerd.
+//!
+//! ```text
+//!  connection ─▶ api/ (decode, call, encode) ─▶ nouns: container/ images/ volumes/ network/ logs/
+//!                                                  │            │
+//!                                              db.rs (records)  backend.rs (gRPC) ─▶ containerd
+//!                                                  ▲                                  │ events
+//!                                                  └───────── recover.rs ◀────────────┘
+//! ```
+//!
+//! Parts are built by hand in [`build`], in the order in which they need each other. The daemon may be killed at any
+//! instruction: the records say what shall be, containerd says what is, and `recover` makes them agree, at start and after
+//! every reconnect alike. Containers never depend on the daemon being there.
+//!
+//! Async on two worker threads; blocking work (database, tar, mounts) runs on threads of its own.
+
+#![forbid(unsafe_code)]
+
+mod api;
+mod archive;
+mod backend;
+mod config;
+mod container;
+mod db;
+mod error;
+mod events;
+mod images;
+mod logs;
+mod network;
+mod random;
+mod recover;
+mod registry;
+mod server;
+mod spec;
+mod supervise;
+mod volumes;
+
+use std::ffi::OsString;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::Backend;
+use crate::config::{Config, Flags};
+use crate::db::Db;
+use crate::error::{During, Error, Result};
+
+pub use launcher::detached;
+
+mod launcher {
+    use std::ffi::OsString;
+    use std::process::ExitCode;
+
+    /// Runs the launcher of a detached program, if these are its arguments.
+    pub fn detached(arguments: &[OsString]) -> Option<ExitCode> {
+        crate::supervise::detached(arguments)
+    }
+}
+
+/// The daemon's parts, shared by every request.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) db: Db,
+    pub(crate) backend: Backend,
+    pub(crate) events: events::Events,
+    pub(crate) containers: container::Containers,
+    pub(crate) images: images::Images,
+    pub(crate) volumes: volumes::Volumes,
+    pub(crate) network: network::Network,
+    pub(crate) reconciled: recover::Reconciled,
+    /// This installation's identity, as `info` tells it.
+    pub(crate) instance: String,
+}
+
+impl App {
+    /// Whether records and reality have been made to agree since the last connect.
+    pub(crate) fn ready(&self) -> bool {
+        self.reconciled.is()
+    }
+}
+
+/// The program: parses, then runs until it is told to stop.
+pub fn main(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
+    let flags = match Flags::try_parse_from(arguments) {
+        Ok(flags) => flags,
+        Err(e) => {
+            e.print().context("print to the terminal")?;
+            return Ok(ExitCode::from(if e.use_stderr() { 125 } else { 0 }));
+        }
+    };
+    if flags.version() {
+        println!(
+            "dockerd-lite version {}, commit {}",
+            env!("CARGO_PKG_VERSION"),
+            env!("GIT_COMMIT")
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let config = Config::load(&flags)?;
+    if flags.validate() {
+        println!("configuration OK");
+        return Ok(ExitCode::SUCCESS);
+    }
+    log_to_stderr(&config.log_level);
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_stack_size(512 * 1024)
+        .thread_keep_alive(std::time::Duration::from_secs(2))
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let outcome = runtime.block_on(run(config));
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    outcome?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn log_to_stderr(level: &str) {
+    let level = match level {
+        "trace" => tracing::Level::TRACE,
+        "debug" => tracing::Level::DEBUG,
+        "warn" => tracing::Level::WARN,
+        "error" | "fatal" => tracing::Level::ERROR,
+        _ => tracing::Level::INFO,
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_max_level(level)
+        .log_internal_errors(false)
+        .init();
+}
+
+/// Runs the daemon: locks, parts, listeners, reconciliation.
+async fn run(config: Config) -> Result<()> {
+    for dir in [&config.data_root, &config.exec_root] {
+        make_private(dir)?;
+    }
+    let _lock = lock(&config.data_root)?;
+    let listeners = server::listen(&config.hosts, config.group.as_deref()).await?;
+    write_pidfile(&config.pidfile)?;
+    let stop = CancellationToken::new();
+    let pidfile = config.pidfile.clone();
+    let place = config
+        .containerd
+        .is_none()
+        .then(|| supervise::Place::of(&config));
+    let app = build(config, place.as_ref()).await?;
+    let mut tasks = tokio::task::JoinSet::new();
+    if let Some(place) = place {
+        tasks.spawn(supervise::run(place, stop.clone()));
+    }
+    tasks.spawn(recover::run(app.clone(), stop.clone()));
+    let control = api::control::service(app.clone(), server::addresses(&listeners));
+    tasks.spawn(server::serve(
+        listeners,
+        api::router(app.clone()),
+        control,
+        stop.clone(),
+    ));
+    tracing::info!("API listens");
+    until_signalled().await?;
+    // Containers are left as they are: whoever comes next finds them.
+    stop.cancel();
+    let all = async { while tasks.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), all).await;
+    // Whoever finds a pidfile of a dead process ignores it.
+    let _ = std::fs::remove_file(pidfile);
+    Ok(())
+}
+
+/// Builds the parts.
+async fn build(config: Config, own: Option<&supervise::Place>) -> Result<Arc<App>> {
+    let address = match (&config.containerd, own) {
+        (Some(given), _) => given.clone(),
+        (None, Some(place)) => place.address(),
+        (None, None) => return Err(Error::internal("no containerd is named")),
+    };
+    let db = Db::open(&config.records())?;
+    let backend = Backend::new(&address, &config.namespace, &config.snapshotter)?;
+    let instance = instance(&db).await?;
+    Ok(Arc::new(App {
+        events: events::Events::new(),
+        containers: container::Containers::load(&db).await?,
+        images: images::Images::open(&config, &db, &backend).await?,
+        volumes: volumes::Volumes::open(&config, &db).await?,
+        network: network::Network::open(&config, &db).await?,
+        reconciled: recover::Reconciled::new(),
+        instance,
+        config,
+        db,
+        backend,
+    }))
+}
+
+/// The identity of this installation, made once.
+async fn instance(db: &Db) -> Result<String> {
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Instance {
+        version: u32,
+        id: String,
+    }
+    let known: Vec<(String, Instance)> = db.all("instance").await?;
+    if let Some((_, instance)) = known.into_iter().next() {
+        return Ok(instance.id);
+    }
+    let id = crate::random::hex(16);
+    let record = Instance {
+        version: 1,
+        id: id.clone(),
+    };
+    db.put("instance", "self", &record).await?;
+    Ok(id)
+}
+
+fn make_private(dir: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .during(|| format!("make {}", dir.display()))
+}
+
+/// Takes the data-root for this process; it is free again when the process ends, however it ends.
+fn lock(data_root: &Path) -> Result<File> {
+    let path = data_root.join("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .during(|| format!("open {}", path.display()))?;
+    let taken = rustix::fs::flock(
+        &file,
+        rustix::fs::FlockOperation::NonBlockingLockExclusive,
+    );
+    taken.map_err(|_| {
+        Error::conflict(format!(
+            "data root {} is used by another daemon",
+            data_root.display()
+        ))
+    })?;
+    Ok(file)
+}
+
+/// Writes our pid; a pidfile of a living dockerd is an error.
+fn write_pidfile(path: &Path) -> Result<()> {
+    let what = || format!("write pidfile {}", path.display());
+    if let Ok(text) = std::fs::read_to_string(path)
+        && let Ok(pid) = text.trim().parse::<u32>()
+        && pid != std::process::id()
+        && let Ok(name) = std::fs::read_to_string(format!("/proc/{pid}/comm"))
+        && name.starts_with("dockerd")
+    {
+        return Err(
+            Error::conflict(format!("process {pid} is alive; end it first")).during(what())
+        );
+    }
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).during(what)?;
+    }
+    let temporary = path.with_extension("tmp");
+    std::fs::write(&temporary, std::process::id().to_string()).during(what)?;
+    std::fs::rename(&temporary, path).during(what)
+}
+
+async fn until_signalled() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => tracing::warn!("reload on SIGHUP is not supported yet"),
+        }
+    }
+}

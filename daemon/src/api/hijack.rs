@@ -1,0 +1,1 @@
+//! Upgraded streams.
