@@ -9,7 +9,7 @@ BIN := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/release
 STATIC := -C target-feature=+crt-static -C relocation-model=static
 export LITE_BIN_DIR ?= $(abspath $(BIN))
 
-.PHONY: help deps build lint test unit itest budgets drill bench run up down proto install uninstall clean
+.PHONY: help deps build lint test unit itest test-vm budgets drill bench run up down proto install uninstall clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
@@ -44,12 +44,16 @@ itest: ## The five programs on this kernel beside real peers (as root)
 budgets: ## Static linking, sizes and crate counts of shim and runc-lite
 	$(S)/budgets
 
+test-vm: ## runc-lite on cgroup v2 in a small VM (needs a build)
+	$(S)/vm
+
 test: ## What CI runs: everything above, with times
 	$(S)/deps test
 	$(S)/timed build $(MAKE) build
 	$(S)/timed budgets $(MAKE) budgets
 	$(S)/timed unit $(MAKE) unit
 	$(S)/timed itest $(MAKE) itest
+	$(S)/timed vm $(MAKE) test-vm
 
 drill: build ## The long tests in full
 	$(S)/deps test
