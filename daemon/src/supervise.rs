@@ -12,7 +12,7 @@
 //! that dies young after a growing pause.
 
 use std::fs::{File, OpenOptions};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -20,9 +20,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -98,7 +97,7 @@ async fn follow(place: &Place) -> Result<()> {
     let mut child = spawn(place)?;
     tracing::info!(pid = child.id(), "started containerd-lite");
     let pid = Pid::from_child(&child);
-    let process = pidfd_open(pid, PidfdFlags::NONBLOCK).during(|| "watch containerd-lite")?;
+    let process = pidfd_open(pid, PidfdFlags::empty()).during(|| "watch containerd-lite")?;
     ended(process).await?;
     match child.wait() {
         Ok(status) if status.code() == Some(i32::from(LOCKED)) => Ok(()),
@@ -110,12 +109,21 @@ async fn follow(place: &Place) -> Result<()> {
     }
 }
 
+/// Returns when the process has ended. A thread waits for it: a pidfd is readable from the process's end on.
 async fn ended(process: OwnedFd) -> Result<()> {
-    let watched = AsyncFd::register_with_interest(process, Interest::READABLE)
+    let (tell, told) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("containerd-end".into())
+        .stack_size(64 * 1024)
+        .spawn(move || {
+            let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+            while let Err(nix::errno::Errno::EINTR) = poll(&mut fds, PollTimeout::NONE) {}
+            // Nobody waits any more when the daemon ends.
+            let _ = tell.send(());
+        })
         .during(|| "watch containerd-lite")?;
-    // A pidfd is readable from the process's end on.
-    let _ready = watched.readable().await.during(|| "watch containerd-lite")?;
-    Ok(())
+    told.await
+        .map_err(|_| Error::internal("watch containerd-lite: the watcher has gone"))
 }
 
 /// The process that holds the lock, if there is one.
@@ -129,7 +137,7 @@ fn find(lock: &Path) -> Result<Option<OwnedFd>> {
         let Some(pid) = holder(&file).during(|| format!("read the lock {}", lock.display()))? else {
             return Ok(None);
         };
-        if let Ok(process) = pidfd_open(pid, PidfdFlags::NONBLOCK)
+        if let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
             && holder(&file).ok().flatten() == Some(pid)
         {
             return Ok(Some(process));

@@ -1,12 +1,179 @@
-//! The images routes.
+//! `/images`: names hold slashes, so one route takes the whole rest of the path and splits it from its end.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use proto::engine::ImageSummary;
 
+use super::{Params, Version, ok};
 use crate::App;
+use crate::error::{Error, Result};
+use crate::images::progress::{self, Progress};
+use crate::images::{ImportOptions, list};
 
 /// The routes of this noun.
 pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()
+        .route("/images/json", get(list_all))
+        .route("/images/create", post(create))
+        .route("/images/prune", post(prune))
+        .route("/images/{*rest}", get(read).post(write).delete(remove))
+}
+
+/// Splits `NAME/VERB` and takes off the slashes that some clients double.
+fn split(rest: &str) -> Result<(&str, &str)> {
+    rest.rsplit_once('/')
+        .map(|(name, verb)| (name.trim_matches('/'), verb))
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or_else(|| Error::not_found("page not found"))
+}
+
+async fn list_all(
+    State(app): State<Arc<App>>,
+    version: Version,
+    params: Params,
+) -> Result<Response> {
+    let mut filters = params.filters(&list::FILTERS)?;
+    if version < Version(25) && !params.text("filter").is_empty() {
+        let pattern = params.text("filter").to_owned();
+        filters
+            .0
+            .entry("reference".into())
+            .or_default()
+            .insert(pattern);
+    }
+    let mut images = app.images.list(&filters).await?;
+    for image in &mut images {
+        old_shape(version, image);
+    }
+    Ok(ok(&images))
+}
+
+/// What clients of old expect.
+fn old_shape(version: Version, image: &mut ImageSummary) {
+    if version < Version(43) && image.repo_tags.is_empty() && image.repo_digests.is_empty() {
+        image.repo_tags = vec!["<none>:<none>".into()];
+        image.repo_digests = vec!["<none>@<none>".into()];
+    }
+    if version < Version(44) {
+        image.virtual_size = Some(image.size);
+    }
+}
+
+async fn read(
+    State(app): State<Arc<App>>,
+    version: Version,
+    Path(rest): Path<String>,
+) -> Result<Response> {
+    let (name, verb) = split(&rest)?;
+    match verb {
+        "json" => {
+            let mut image = app.images.inspect(name).await?;
+            if version < Version(44) {
+                image.virtual_size = Some(image.size);
+            }
+            Ok(ok(&image))
+        }
+        "history" => Ok(ok(&app.images.history(name).await?)),
+        _ => Err(Error::not_found("page not found")),
+    }
+}
+
+async fn write(
+    State(app): State<Arc<App>>,
+    Path(rest): Path<String>,
+    params: Params,
+) -> Result<Response> {
+    let (name, verb) = split(&rest)?;
+    match verb {
+        "tag" => {
+            let (id, name) = app
+                .images
+                .tag(name, params.text("repo"), params.text("tag"))
+                .await?;
+            emit(&app, "tag", &id, &name);
+            Ok(StatusCode::CREATED.into_response())
+        }
+        _ => Err(Error::not_found("page not found")),
+    }
+}
+
+async fn remove(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<Response> {
+    let name = name.trim_matches('/');
+    let items = app
+        .images
+        .remove(name, params.flag("force"), |id| users(&app, id))
+        .await?;
+    for item in &items {
+        if !item.untagged.is_empty() {
+            emit(&app, "untag", &item.untagged, &item.untagged);
+        }
+        if !item.deleted.is_empty() {
+            emit(&app, "delete", &item.deleted, &item.deleted);
+        }
+    }
+    Ok(ok(&items))
+}
+
+async fn prune(State(app): State<Arc<App>>, params: Params) -> Result<Response> {
+    let filters = params.filters(&["dangling", "label", "label!", "until"])?;
+    let pruned = app.images.prune(&filters, |id| users(&app, id)).await?;
+    emit(&app, "prune", "", "");
+    Ok(ok(&pruned))
+}
+
+/// Pull (`fromImage`) or import (`fromSrc`).
+async fn create(State(app): State<Arc<App>>, params: Params, body: Body) -> Result<Response> {
+    match (params.text("fromImage"), params.text("fromSrc")) {
+        ("", "-") => Ok(import(app, &params, body).await),
+        ("", "") => Err(Error::invalid("neither fromImage nor fromSrc is given")),
+        ("", _) => Err(Error::unimplemented(
+            "importing from an address is not supported yet",
+        )),
+        _ => Err(Error::unimplemented("pulling images is not supported yet")),
+    }
+}
+
+async fn import(app: Arc<App>, params: &Params, body: Body) -> Response {
+    let options = ImportOptions {
+        repository: params.text("repo").to_owned(),
+        tag: params.text("tag").to_owned(),
+        message: params.text("message").to_owned(),
+        changes: params
+            .every("changes")
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+        platform: params.text("platform").to_owned(),
+    };
+    progress::answer(true, |progress: Progress| async move {
+        let (id, name) = app.images.import(body, &options).await?;
+        emit(&app, "import", &id, name.as_deref().unwrap_or(&id));
+        progress.status(id).await;
+        Ok(())
+    })
+    .await
+}
+
+/// The containers made from an image.
+fn users(_app: &App, _id: &str) -> Vec<crate::images::User> {
+    Vec::new()
+}
+
+fn emit(app: &App, action: &str, id: &str, name: &str) {
+    let attributes = match name {
+        "" => BTreeMap::new(),
+        name => BTreeMap::from([("name".to_owned(), name.to_owned())]),
+    };
+    app.events.emit("image", action, id, attributes);
 }

@@ -1,5 +1,8 @@
 //! Networks and the endpoints of containers on them.
 
+pub(crate) mod files;
+pub(crate) mod ipam;
+
 use crate::config::Config;
 use crate::db::Db;
 use crate::error::Result;

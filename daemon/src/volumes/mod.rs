@@ -1,5 +1,7 @@
 //! Volumes, and what is mounted into a container.
 
+pub(crate) mod request;
+
 use crate::config::Config;
 use crate::db::Db;
 use crate::error::Result;
