@@ -6,23 +6,16 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
-/// Reads `null` as the default value.
-pub(crate) fn null_as_default<'de, D, T>(de: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::<T>::deserialize(de)?.unwrap_or_default())
-}
+use super::nil;
 
 /// The limits of a container's cgroup. What is `None` or empty stays untouched.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LinuxResources {
     /// Device access rules, applied in order.
-    #[serde(deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "nil", skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<LinuxDeviceCgroup>,
     /// Memory limits.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,16 +30,16 @@ pub struct LinuxResources {
     #[serde(rename = "blockIO", skip_serializing_if = "Option::is_none")]
     pub block_io: Option<LinuxBlockIo>,
     /// Huge page limits.
-    #[serde(deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "nil", skip_serializing_if = "Vec::is_empty")]
     pub hugepage_limits: Vec<LinuxHugepageLimit>,
     /// Network class and priorities (cgroup v1 only).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<LinuxNetwork>,
     /// RDMA limits by device name.
-    #[serde(deserialize_with = "null_as_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(deserialize_with = "nil", skip_serializing_if = "BTreeMap::is_empty")]
     pub rdma: BTreeMap<String, LinuxRdma>,
     /// Plain cgroup v2 file names and what to write there.
-    #[serde(deserialize_with = "null_as_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(deserialize_with = "nil", skip_serializing_if = "BTreeMap::is_empty")]
     pub unified: BTreeMap<String, String>,
 }
 
@@ -156,25 +149,25 @@ pub struct LinuxBlockIo {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leaf_weight: Option<u16>,
     /// Weights by device.
-    #[serde(deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "nil", skip_serializing_if = "Vec::is_empty")]
     pub weight_device: Vec<LinuxWeightDevice>,
     /// Bytes read per second.
-    #[serde(deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "nil", skip_serializing_if = "Vec::is_empty")]
     pub throttle_read_bps_device: Vec<LinuxThrottleDevice>,
     /// Bytes written per second.
-    #[serde(deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "nil", skip_serializing_if = "Vec::is_empty")]
     pub throttle_write_bps_device: Vec<LinuxThrottleDevice>,
     /// Reads per second.
     #[serde(
         rename = "throttleReadIOPSDevice",
-        deserialize_with = "null_as_default",
+        deserialize_with = "nil",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub throttle_read_iops_device: Vec<LinuxThrottleDevice>,
     /// Writes per second.
     #[serde(
         rename = "throttleWriteIOPSDevice",
-        deserialize_with = "null_as_default",
+        deserialize_with = "nil",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub throttle_write_iops_device: Vec<LinuxThrottleDevice>,
@@ -226,7 +219,7 @@ pub struct LinuxNetwork {
     #[serde(rename = "classID", skip_serializing_if = "Option::is_none")]
     pub class_id: Option<u32>,
     /// Priorities by interface.
-    #[serde(deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "nil", skip_serializing_if = "Vec::is_empty")]
     pub priorities: Vec<LinuxInterfacePriority>,
 }
 
@@ -264,7 +257,10 @@ mod tests {
             "rdma":null,"unified":null,"intelFuture":{}}"#;
         let r: LinuxResources = serde_json::from_str(text).unwrap();
         let memory = r.memory.unwrap();
-        assert_eq!((memory.kernel_tcp, memory.disable_oom_killer, memory.limit), (Some(1), Some(true), Some(-1)));
+        assert_eq!(
+            (memory.kernel_tcp, memory.disable_oom_killer, memory.limit),
+            (Some(1), Some(true), Some(-1))
+        );
         assert_eq!(r.block_io.unwrap().throttle_read_iops_device[0].rate, 7);
         assert_eq!(r.network.unwrap().class_id, Some(5));
         assert_eq!(r.hugepage_limits[0].page_size, "2MB");

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::resources::null_as_default;
+use super::nil;
 
 /// A seccomp profile.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -14,19 +14,19 @@ pub struct LinuxSeccomp {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_errno_ret: Option<u32>,
     /// `SCMP_ARCH_*`; the machine's own is always among them.
-    #[serde(deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "nil", skip_serializing_if = "Vec::is_empty")]
     pub architectures: Vec<String>,
     /// `SECCOMP_FILTER_FLAG_*`. Absent is not the same as empty.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flags: Option<Vec<String>>,
     /// The unix socket of the agent that answers notified calls.
-    #[serde(deserialize_with = "null_as_default", skip_serializing_if = "String::is_empty")]
+    #[serde(deserialize_with = "nil", skip_serializing_if = "String::is_empty")]
     pub listener_path: String,
     /// Opaque data for the agent.
-    #[serde(deserialize_with = "null_as_default", skip_serializing_if = "String::is_empty")]
+    #[serde(deserialize_with = "nil", skip_serializing_if = "String::is_empty")]
     pub listener_metadata: String,
     /// The rules.
-    #[serde(deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "nil", skip_serializing_if = "Vec::is_empty")]
     pub syscalls: Vec<LinuxSyscall>,
 }
 
@@ -35,7 +35,7 @@ pub struct LinuxSeccomp {
 #[serde(rename_all = "camelCase", default)]
 pub struct LinuxSyscall {
     /// System call names.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "nil")]
     pub names: Vec<String>,
     /// `SCMP_ACT_*`.
     pub action: String,
@@ -43,7 +43,7 @@ pub struct LinuxSyscall {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub errno_ret: Option<u32>,
     /// Conditions on arguments.
-    #[serde(deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "nil", skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<LinuxSeccompArg>,
 }
 

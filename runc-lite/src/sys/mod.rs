@@ -6,17 +6,19 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | bpf | device programs of cgroup v2 |
 //! | clone | clone3 as a fork into new namespaces |
 //! | exec | execve of prepared arrays, immediate exit, descriptors handed to us by number |
 //! | mount | mount_setattr |
-//! | process | keyring, personality, scheduling, domain name, signals, uid and gid |
-//! | terminal | pty ioctls, interface flags |
+//! | process | keyring, personality, scheduling, signals, umask, loopback |
+//! | seccomp | putting a filter on |
 
+pub(crate) mod bpf;
 pub(crate) mod clone;
 pub(crate) mod exec;
 pub(crate) mod mount;
 pub(crate) mod process;
-pub(crate) mod terminal;
+pub(crate) mod seccomp;
 
 use std::io;
 

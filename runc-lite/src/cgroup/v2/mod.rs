@@ -1,0 +1,286 @@
+//! cgroup v2: one directory for all controllers.
+//!
+//! A controller is there only if every group above hands it down, so making the
+//! directory means walking from the root and switching on what is missing. A
+//! process can then be cloned straight into it.
+
+mod cpu;
+mod devices;
+mod ebpf;
+mod io;
+mod memory;
+mod other;
+mod stats;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+
+use super::dir::{Dir, remove_made};
+use super::{CgroupError, HierarchyMount, Stats};
+use crate::spec::resources::LinuxResources;
+
+/// What a container can have limits in.
+const CONTROLLERS: [&str; 8] = [
+    "cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc",
+];
+const ROOT: &str = "/sys/fs/cgroup";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The container's directory on a v2 machine.
+#[derive(Debug)]
+pub(super) struct V2 {
+    root: PathBuf,
+    dir: Dir,
+}
+
+impl V2 {
+    pub(super) fn new(dir: Dir) -> Self {
+        Self {
+            root: PathBuf::from(ROOT),
+            dir,
+        }
+    }
+
+    pub(super) fn load(paths: &BTreeMap<String, PathBuf>) -> Self {
+        Self::new(Dir::new(paths.values().next().cloned().unwrap_or_default()))
+    }
+
+    pub(super) fn paths(&self) -> BTreeMap<String, PathBuf> {
+        BTreeMap::from([(String::new(), self.dir.path().to_owned())])
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(super) fn create(
+        &mut self,
+        limits: &LinuxResources,
+        rootless: bool,
+    ) -> Result<(), CgroupError> {
+        let made = match self.dir.make_all() {
+            Ok(made) => made,
+            Err(e)
+                if rootless
+                    && matches!(e.errno(), Some(libc::EACCES | libc::EPERM | libc::EROFS)) =>
+            {
+                crate::log::debug(|| crate::error::chain(&e));
+                return Ok(());
+            }
+            Err(e) => return Err(e),
+        };
+        let result = self.open(limits, made.is_empty());
+        if result.is_err() {
+            remove_made(&made);
+        }
+        result
+    }
+
+    /// Makes the new directory fit for a process.
+    fn open(&self, limits: &LinuxResources, was_there: bool) -> Result<(), CgroupError> {
+        if was_there {
+            let count = self.pids(true)?.len();
+            if count > 0 {
+                return Err(CgroupError::NotEmpty {
+                    count,
+                    path: self.dir.path().to_owned(),
+                });
+            }
+            if self.frozen()? {
+                return Err(CgroupError::Frozen {
+                    path: self.dir.path().to_owned(),
+                });
+            }
+        }
+        self.hand_down()?;
+        if let Some(cpu) = &limits.cpu {
+            cpu::set_cpuset(&self.dir, cpu)?;
+        }
+        Ok(())
+    }
+
+    /// Switches controllers on from the root down to the group above ours, where
+    /// they are not on yet.
+    fn hand_down(&self) -> Result<(), CgroupError> {
+        let root = Dir::new(&self.root);
+        let all = root
+            .read_if_there("cgroup.controllers")?
+            .unwrap_or_default();
+        let ours = self
+            .dir
+            .read_if_there("cgroup.controllers")?
+            .unwrap_or_default();
+        let has = |list: &str, c: &str| list.split_whitespace().any(|w| w == c);
+        let missing: Vec<&str> = CONTROLLERS
+            .into_iter()
+            .filter(|c| has(&all, c) && !has(&ours, c))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let Ok(steps) = self.dir.path().strip_prefix(&self.root) else {
+            return Ok(());
+        };
+        let mut at = root;
+        for step in steps {
+            let line: Vec<String> = missing.iter().map(|c| format!("+{c}")).collect();
+            if at.write("cgroup.subtree_control", &line.join(" ")).is_err() {
+                // One that cannot be had must not keep the others away. What is then
+                // missing shows when a limit asks for it.
+                for one in &line {
+                    if let Err(e) = at.write("cgroup.subtree_control", one) {
+                        crate::log::debug(|| crate::error::chain(&e));
+                    }
+                }
+            }
+            at = at.below(Path::new(step));
+        }
+        Ok(())
+    }
+
+    pub(super) fn add(&self, pid: Pid) -> Result<(), CgroupError> {
+        self.dir.add(pid)
+    }
+
+    pub(super) fn add_below(
+        &self,
+        pid: Pid,
+        controllers: &[&str],
+        sub: &Path,
+    ) -> Result<(), CgroupError> {
+        if let Some(name) = controllers.first() {
+            return Err(CgroupError::invalid(
+                "exec --cgroup",
+                format!("{name:?}: there is one hierarchy here, name no controller"),
+            ));
+        }
+        self.dir.below(sub).add(pid)
+    }
+
+    pub(super) fn apply(&self, limits: &LinuxResources) -> Result<(), CgroupError> {
+        devices::set(&self.dir, &limits.devices)?;
+        self.set_limits(limits)
+    }
+
+    pub(super) fn update(&self, limits: &LinuxResources) -> Result<(), CgroupError> {
+        if let Some(cpu) = &limits.cpu {
+            cpu::set_cpuset(&self.dir, cpu)?;
+        }
+        self.set_limits(limits)
+    }
+
+    fn set_limits(&self, limits: &LinuxResources) -> Result<(), CgroupError> {
+        if let Some(limit) = limits.pids.as_ref().and_then(|p| p.limit) {
+            super::v1::pids::set(&self.dir, limit)?;
+        }
+        if let Some(memory) = &limits.memory {
+            memory::set(&self.dir, memory)?;
+        }
+        if let Some(cpu) = &limits.cpu {
+            cpu::set(&self.dir, cpu)?;
+        }
+        if let Some(io) = &limits.block_io {
+            io::set(&self.dir, io)?;
+        }
+        other::set(&self.dir, limits)
+    }
+
+    pub(super) fn freeze(&self) -> Result<(), CgroupError> {
+        self.dir.set("pause", "cgroup.freeze", "1")?;
+        let mut pause = Duration::from_micros(50);
+        let mut waited = Duration::ZERO;
+        loop {
+            let events = self.dir.read("cgroup.events")?;
+            if events.lines().any(|l| l == "frozen 1") {
+                return Ok(());
+            }
+            if waited > PATIENCE {
+                self.thaw()?;
+                return Err(CgroupError::Timeout {
+                    path: self.dir.path().to_owned(),
+                    wanted: "frozen",
+                    ms: u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX),
+                });
+            }
+            std::thread::sleep(pause);
+            waited += pause;
+            pause = (pause * 2).min(Duration::from_millis(10));
+        }
+    }
+
+    pub(super) fn thaw(&self) -> Result<(), CgroupError> {
+        self.dir.set("resume", "cgroup.freeze", "0")
+    }
+
+    pub(super) fn frozen(&self) -> Result<bool, CgroupError> {
+        Ok(self
+            .dir
+            .read_if_there("cgroup.freeze")?
+            .is_some_and(|s| s.trim() == "1"))
+    }
+
+    pub(super) fn pids(&self, recursive: bool) -> Result<Vec<Pid>, CgroupError> {
+        self.dir.pids(recursive)
+    }
+
+    pub(super) fn exists(&self) -> bool {
+        self.dir.exists()
+    }
+
+    pub(super) fn kill_all(&self) -> Result<(), CgroupError> {
+        if self.dir.write_if_there("cgroup.kill", "1")? {
+            return Ok(());
+        }
+        // Before Linux 5.14: one by one, until nobody is left.
+        for attempt in 0..10 {
+            let pids = self.pids(true)?;
+            if pids.is_empty() {
+                return Ok(());
+            }
+            for pid in pids {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+            std::thread::sleep(Duration::from_millis(1 << attempt));
+        }
+        Err(CgroupError::Timeout {
+            path: self.dir.path().to_owned(),
+            wanted: "empty after SIGKILL",
+            ms: 1023,
+        })
+    }
+
+    pub(super) fn remove(&self, owned: bool) -> Result<(), CgroupError> {
+        if !owned {
+            // Not known to be ours: what is in use stays as it is.
+            let _ = self.dir.remove_empty();
+            return Ok(());
+        }
+        self.dir.remove()
+    }
+
+    pub(super) fn stats(&self) -> Result<Stats, CgroupError> {
+        stats::read(&self.dir)
+    }
+
+    pub(super) fn oom_kills(&self) -> Result<Option<u64>, CgroupError> {
+        let Some(text) = self.dir.read_if_there("memory.events")? else {
+            return Ok(None);
+        };
+        Ok(super::stats::flat_keyed(&text).get("oom_kill").copied())
+    }
+
+    pub(super) fn mounts_for_container(&self) -> Vec<HierarchyMount> {
+        vec![HierarchyMount {
+            name: String::new(),
+            data: String::new(),
+            source: self.dir.path().to_owned(),
+            links: Vec::new(),
+        }]
+    }
+}
+
+#[cfg(test)]
+mod tests;

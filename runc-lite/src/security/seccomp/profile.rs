@@ -1,0 +1,281 @@
+//! From names to numbers: what each call of each architecture comes to.
+
+use std::collections::BTreeMap;
+
+use super::SeccompError;
+use super::table::{self, Arch, Named};
+use crate::spec::seccomp::{LinuxSeccomp, LinuxSeccompArg, LinuxSyscall};
+
+const RET_KILL_PROCESS: u32 = 0x8000_0000;
+pub(super) const RET_KILL_THREAD: u32 = 0;
+const RET_TRAP: u32 = 0x0003_0000;
+const RET_ERRNO: u32 = 0x0005_0000;
+const RET_NOTIFY: u32 = 0x7fc0_0000;
+const RET_TRACE: u32 = 0x7ff0_0000;
+const RET_LOG: u32 = 0x7ffc_0000;
+const RET_ALLOW: u32 = 0x7fff_0000;
+pub(super) const RET_ENOSYS: u32 = RET_ERRNO | libc::ENOSYS.cast_unsigned();
+
+/// Private calls of 32-bit ARM lie far above all others.
+const ARM_PRIVATE: u32 = 0x000f_0000;
+
+/// How an argument is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    Ne,
+    Lt,
+    Le,
+    Eq,
+    Ge,
+    Gt,
+    /// The argument's bits under the mask.
+    MaskedEq(u64),
+}
+
+/// One condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Condition {
+    pub(super) arg: u8,
+    pub(super) op: Op,
+    pub(super) value: u64,
+}
+
+/// All conditions together lead to the verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rule {
+    pub(super) conditions: Vec<Condition>,
+    pub(super) verdict: u32,
+}
+
+/// What a call comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    /// Whatever its arguments.
+    Always(u32),
+    /// By the first rule that matches, else the default.
+    Depends(Vec<Rule>),
+}
+
+/// All calls of one architecture.
+#[derive(Clone, Debug)]
+pub(super) struct Calls {
+    pub(super) arch: Arch,
+    pub(super) calls: BTreeMap<u32, Call>,
+    /// Calls above this number are newer than the profile.
+    pub(super) newest: Option<u32>,
+}
+
+/// The whole profile.
+#[derive(Clone, Debug)]
+pub(super) struct Resolved {
+    pub(super) default: u32,
+    /// What calls newer than the profile come to.
+    pub(super) newer: u32,
+    pub(super) arches: Vec<Calls>,
+}
+
+impl Resolved {
+    /// Whether some verdict asks the listener.
+    pub(super) fn notifies(&self) -> bool {
+        let calls = || self.arches.iter().flat_map(|a| a.calls.values());
+        calls().any(|call| match call {
+            Call::Always(verdict) => *verdict == RET_NOTIFY,
+            Call::Depends(rules) => rules.iter().any(|r| r.verdict == RET_NOTIFY),
+        })
+    }
+}
+
+/// Resolves the names of a profile.
+pub(super) fn resolve(profile: &LinuxSeccomp) -> Result<Resolved, SeccompError> {
+    let default = verdict(&profile.default_action, profile.default_errno_ret)?;
+    if default == RET_NOTIFY {
+        // Whoever hands over the listener would be waiting for it.
+        return Err(SeccompError::Invalid(
+            "SCMP_ACT_NOTIFY cannot be the default action".into(),
+        ));
+    }
+    let rules = profile
+        .syscalls
+        .iter()
+        .map(prepare)
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut arches = Vec::new();
+    for arch in arches_of(profile)? {
+        let mut calls = Calls {
+            arch,
+            calls: BTreeMap::new(),
+            newest: None,
+        };
+        for (names, rules) in &rules {
+            for name in *names {
+                add(&mut calls, name, rules, default);
+            }
+        }
+        arches.push(calls);
+    }
+    // Where the default lets calls through, unknown ones go through as well; a
+    // tracer is expected to know what to do with them.
+    let lenient = matches!(default & 0xffff_0000, RET_ALLOW | RET_LOG | RET_TRACE);
+    Ok(Resolved {
+        default,
+        newer: if lenient { default } else { RET_ENOSYS },
+        arches,
+    })
+}
+
+/// The machine's own architecture first, whether it is named or not.
+fn arches_of(profile: &LinuxSeccomp) -> Result<Vec<Arch>, SeccompError> {
+    let native = *table::FAMILY.first().ok_or(SeccompError::NoArchitecture)?;
+    let mut arches = vec![native];
+    for name in &profile.architectures {
+        match table::arch(name) {
+            Some(Named::Here(arch)) if !arches.contains(&arch) => arches.push(arch),
+            Some(_) => {}
+            None => {
+                return Err(SeccompError::Unknown {
+                    what: "architecture",
+                    name: name.clone(),
+                });
+            }
+        }
+    }
+    Ok(arches)
+}
+
+/// The rules that one entry of the profile stands for.
+fn prepare(entry: &LinuxSyscall) -> Result<(&[String], Vec<Rule>), SeccompError> {
+    let verdict = verdict(&entry.action, entry.errno_ret)?;
+    if entry.names.is_empty() {
+        return Err(SeccompError::Invalid("a rule names no system call".into()));
+    }
+    if verdict == RET_NOTIFY && entry.names.iter().any(|n| n == "write") {
+        // With it the container could not be set up.
+        return Err(SeccompError::Invalid(
+            "SCMP_ACT_NOTIFY cannot be used for the write syscall".into(),
+        ));
+    }
+    let conditions = entry
+        .args
+        .iter()
+        .map(condition)
+        .collect::<Result<Vec<_>, _>>()?;
+    let twice = conditions
+        .iter()
+        .enumerate()
+        .any(|(at, c)| conditions[..at].iter().any(|d| d.arg == c.arg));
+    let rules = if twice {
+        // Several conditions on one argument are alternatives, by old custom.
+        conditions
+            .into_iter()
+            .map(|c| Rule {
+                conditions: vec![c],
+                verdict,
+            })
+            .collect()
+    } else {
+        vec![Rule {
+            conditions,
+            verdict,
+        }]
+    };
+    Ok((&entry.names, rules))
+}
+
+fn add(calls: &mut Calls, name: &str, rules: &[Rule], default: u32) {
+    let arch = calls.arch;
+    if let Some(number) = table::number(arch, name) {
+        // Known to the profile, whatever it says about it.
+        if number < ARM_PRIVATE || arch == Arch::X32 {
+            calls.newest = calls.newest.max(Some(number));
+        }
+        insert(&mut calls.calls, number, rules, default);
+    }
+    // The second way in takes its arguments from memory, where no filter can see
+    // them: only rules without conditions hold there.
+    if let Some((entry, selector)) = table::multiplexed(arch, name)
+        && let Some(number) = table::number(arch, entry)
+    {
+        let condition = Condition {
+            arg: 0,
+            op: Op::Eq,
+            value: selector,
+        };
+        for rule in rules.iter().filter(|r| r.conditions.is_empty()) {
+            let rule = Rule {
+                conditions: vec![condition],
+                verdict: rule.verdict,
+            };
+            insert(&mut calls.calls, number, &[rule], default);
+        }
+    }
+}
+
+fn insert(calls: &mut BTreeMap<u32, Call>, number: u32, rules: &[Rule], default: u32) {
+    for rule in rules {
+        // Says nothing that would not be so anyway.
+        if rule.verdict == default {
+            continue;
+        }
+        let call = calls
+            .entry(number)
+            .or_insert_with(|| Call::Depends(Vec::new()));
+        match call {
+            Call::Always(_) => {}
+            Call::Depends(_) if rule.conditions.is_empty() => *call = Call::Always(rule.verdict),
+            Call::Depends(list) => list.push(rule.clone()),
+        }
+    }
+}
+
+fn verdict(action: &str, errno: Option<u32>) -> Result<u32, SeccompError> {
+    let data = || match errno {
+        None => Ok(libc::EPERM.cast_unsigned()),
+        Some(n @ 0..=0xffff) => Ok(n),
+        Some(n) => Err(SeccompError::Invalid(format!(
+            "errnoRet {n} is not an error number"
+        ))),
+    };
+    Ok(match action {
+        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => RET_KILL_THREAD,
+        "SCMP_ACT_KILL_PROCESS" => RET_KILL_PROCESS,
+        "SCMP_ACT_TRAP" => RET_TRAP,
+        "SCMP_ACT_ERRNO" => RET_ERRNO | data()?,
+        "SCMP_ACT_TRACE" => RET_TRACE | data()?,
+        "SCMP_ACT_ALLOW" => RET_ALLOW,
+        "SCMP_ACT_LOG" => RET_LOG,
+        "SCMP_ACT_NOTIFY" => RET_NOTIFY,
+        _ => {
+            return Err(SeccompError::Unknown {
+                what: "action",
+                name: action.to_owned(),
+            });
+        }
+    })
+}
+
+fn condition(arg: &LinuxSeccompArg) -> Result<Condition, SeccompError> {
+    let index = match arg.index {
+        n @ 0..=5 => u8::try_from(n).expect("at most 5"),
+        n => return Err(SeccompError::Invalid(format!("a call has no argument {n}"))),
+    };
+    let (op, value) = match arg.op.as_str() {
+        "SCMP_CMP_NE" => (Op::Ne, arg.value),
+        "SCMP_CMP_LT" => (Op::Lt, arg.value),
+        "SCMP_CMP_LE" => (Op::Le, arg.value),
+        "SCMP_CMP_EQ" => (Op::Eq, arg.value),
+        "SCMP_CMP_GE" => (Op::Ge, arg.value),
+        "SCMP_CMP_GT" => (Op::Gt, arg.value),
+        "SCMP_CMP_MASKED_EQ" => (Op::MaskedEq(arg.value), arg.value_two),
+        _ => {
+            return Err(SeccompError::Unknown {
+                what: "operator",
+                name: arg.op.clone(),
+            });
+        }
+    };
+    Ok(Condition {
+        arg: index,
+        op,
+        value,
+    })
+}
