@@ -51,7 +51,11 @@ pub(super) fn program(profile: &Resolved) -> Vec<Insn> {
             ranges.retain(|(from, _)| *from < X32_BIT);
             match profile.arches.iter().find(|c| c.arch == Arch::X32) {
                 Some(x32) => ranges.extend(self::ranges(&mut out, profile, x32, X32_BIT)),
-                None => ranges.push((X32_BIT, Leaf::Verdict(RET_KILL_THREAD))),
+                None => {
+                    ranges.push((X32_BIT, Leaf::Verdict(RET_KILL_THREAD)));
+                    // A tracer that skips a call leaves this number.
+                    ranges.push((u32::MAX, Leaf::Verdict(profile.newer)));
+                }
             }
         }
         let tree = out.tree(&ranges);

@@ -106,11 +106,13 @@ pub(super) fn resolve(profile: &LinuxSeccomp) -> Result<Resolved, SeccompError> 
             calls: BTreeMap::new(),
             newest: None,
         };
+        let mut second_ways = BTreeMap::new();
         for (names, rules) in &rules {
             for name in *names {
-                add(&mut calls, name, rules, default);
+                add(&mut calls, &mut second_ways, name, rules, default);
             }
         }
+        join_second_ways(&mut calls, second_ways, default);
         arches.push(calls);
     }
     // Where the default lets calls through, unknown ones go through as well; a
@@ -181,7 +183,10 @@ fn prepare(entry: &LinuxSyscall) -> Result<(&[String], Vec<Rule>), SeccompError>
     Ok((&entry.names, rules))
 }
 
-fn add(calls: &mut Calls, name: &str, rules: &[Rule], default: u32) {
+/// By the number of the call for all and the argument that selects one.
+type SecondWays = BTreeMap<(u32, u64), Call>;
+
+fn add(calls: &mut Calls, second_ways: &mut SecondWays, name: &str, rules: &[Rule], default: u32) {
     let arch = calls.arch;
     if let Some(number) = table::number(arch, name) {
         // Known to the profile, whatever it says about it.
@@ -190,27 +195,50 @@ fn add(calls: &mut Calls, name: &str, rules: &[Rule], default: u32) {
         }
         insert(&mut calls.calls, number, rules, default);
     }
-    // The second way in takes its arguments from memory, where no filter can see
-    // them: only rules without conditions hold there.
     if let Some((entry, selector)) = table::multiplexed(arch, name)
         && let Some(number) = table::number(arch, entry)
     {
-        let condition = Condition {
-            arg: 0,
-            op: Op::Eq,
-            value: selector,
-        };
-        for rule in rules.iter().filter(|r| r.conditions.is_empty()) {
-            let rule = Rule {
-                conditions: vec![condition],
-                verdict: rule.verdict,
-            };
-            insert(&mut calls.calls, number, &[rule], default);
-        }
+        insert(second_ways, (number, selector), rules, default);
     }
 }
 
-fn insert(calls: &mut BTreeMap<u32, Call>, number: u32, rules: &[Rule], default: u32) {
+/// The second way into a call takes its arguments from memory, where no filter
+/// can see them. Conditions on them are taken as met where that refuses more
+/// than the default, and as not met where it would allow more.
+fn join_second_ways(calls: &mut Calls, second_ways: SecondWays, default: u32) {
+    for ((number, selector), call) in second_ways {
+        let verdict = match call {
+            Call::Always(verdict) => Some(verdict),
+            Call::Depends(rules) => rules
+                .iter()
+                .map(|r| r.verdict)
+                .filter(|&v| strictness(v) < strictness(default))
+                .min_by_key(|&v| strictness(v)),
+        };
+        let Some(verdict) = verdict else { continue };
+        let conditions = vec![Condition {
+            arg: 0,
+            op: Op::Eq,
+            value: selector,
+        }];
+        insert(
+            &mut calls.calls,
+            number,
+            &[Rule {
+                conditions,
+                verdict,
+            }],
+            default,
+        );
+    }
+}
+
+/// The kernel's order of actions, the strictest lowest.
+fn strictness(verdict: u32) -> i32 {
+    (verdict & 0xffff_0000).cast_signed()
+}
+
+fn insert<K: Ord + Copy>(calls: &mut BTreeMap<K, Call>, number: K, rules: &[Rule], default: u32) {
     for rule in rules {
         // Says nothing that would not be so anyway.
         if rule.verdict == default {
@@ -265,7 +293,8 @@ fn condition(arg: &LinuxSeccompArg) -> Result<Condition, SeccompError> {
         "SCMP_CMP_EQ" => (Op::Eq, arg.value),
         "SCMP_CMP_GE" => (Op::Ge, arg.value),
         "SCMP_CMP_GT" => (Op::Gt, arg.value),
-        "SCMP_CMP_MASKED_EQ" => (Op::MaskedEq(arg.value), arg.value_two),
+        // Bits outside the mask would never be met; by old custom they do not count.
+        "SCMP_CMP_MASKED_EQ" => (Op::MaskedEq(arg.value), arg.value_two & arg.value),
         _ => {
             return Err(SeccompError::Unknown {
                 what: "operator",

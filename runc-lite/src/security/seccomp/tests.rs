@@ -264,6 +264,31 @@ fn sockets_of_32_bit_programs_have_two_ways_in() {
 }
 
 #[test]
+fn conditions_that_cannot_be_seen_never_allow() {
+    let args = || vec![arg(0, "SCMP_CMP_EQ", 38, 0)];
+    let call =
+        |p: &LinuxSeccomp| verdict(p, &Input::of(Arch::X86, "socketcall", [1, 0, 0, 0, 0, 0]));
+    let p = profile(
+        "SCMP_ACT_ERRNO",
+        vec![rule(&["socket"], "SCMP_ACT_ALLOW", args())],
+    );
+    assert_eq!(call(&p), ERRNO | 1);
+    let p = profile(
+        "SCMP_ACT_ALLOW",
+        vec![rule(&["socket"], "SCMP_ACT_ERRNO", args())],
+    );
+    assert_eq!(call(&p), ERRNO | 1);
+    let p = profile(
+        "SCMP_ACT_ALLOW",
+        vec![
+            rule(&["socket"], "SCMP_ACT_ERRNO", args()),
+            rule(&["socket"], "SCMP_ACT_LOG", vec![]),
+        ],
+    );
+    assert_eq!(call(&p), 0x7ffc_0000);
+}
+
+#[test]
 fn nonsense_is_refused_by_name() {
     let bad = [
         profile("SCMP_ACT_MAYBE", vec![]),
@@ -463,7 +488,7 @@ fn expected(p: &LinuxSeccomp, input: &Input) -> u32 {
             "SCMP_CMP_LE" => given <= value,
             "SCMP_CMP_GT" => given > value,
             "SCMP_CMP_GE" => given >= value,
-            _ => given & value == narrow(a.value_two),
+            _ => given & value == narrow(a.value_two) & value,
         }
     };
     let said = |s: &&LinuxSyscall| hits(s) && of(&s.action, s.errno_ret) != default;
