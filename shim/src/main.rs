@@ -1,2 +1,7 @@
-//! Placeholder until the crate lands.
-fn main() {}
+//! The `containerd-shim-lite-v2` binary; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    shim::main()
+}
