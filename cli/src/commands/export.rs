@@ -1,0 +1,29 @@
+//! `export`: a container's file system as a tar.
+
+use super::save::{download, refuse_terminal};
+use super::{Session, container_path};
+use crate::error::Outcome;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    about = "Export a container's filesystem as a tar archive",
+    override_usage = "[OPTIONS] CONTAINER",
+    before_help = "container export, export"
+)]
+pub(crate) struct Args {
+    /// Write to a file instead of STDOUT
+    #[arg(long, short = 'o', value_name = "string", default_value = "")]
+    output: String,
+    #[arg(required = true)]
+    container: String,
+}
+
+pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
+    refuse_terminal(&args.output)?;
+    let answer = session
+        .client
+        .get(&container_path(&args.container, "/export"))
+        .send()
+        .await?;
+    download(answer, &args.output).await
+}

@@ -1,0 +1,72 @@
+//! `push`: an image to its registry.
+
+use super::Session;
+use super::commit::split_tag;
+use super::pull::full_name;
+use crate::client::{escape_path, registry_auth};
+use crate::error::{Failure, Outcome};
+use crate::format::print;
+use crate::progress;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    about = "Upload an image to a registry",
+    override_usage = "[OPTIONS] NAME[:TAG]",
+    before_help = "image push, push"
+)]
+pub(crate) struct Args {
+    /// Push all tags of the name
+    #[arg(long, short = 'a')]
+    all_tags: bool,
+    #[arg(long, hide = true)]
+    disable_content_trust: bool,
+    /// Platform of the image
+    #[arg(long, value_name = "string", default_value = "")]
+    platform: String,
+    /// Show only the name at the end
+    #[arg(long, short = 'q')]
+    quiet: bool,
+    #[arg(required = true)]
+    image: String,
+}
+
+pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
+    let (repo, tag) = split_tag(&args.image);
+    if args.all_tags && tag.is_some() {
+        return Err(Failure::new("tag can't be used with --all-tags/-a"));
+    }
+    let tag = match (args.all_tags, tag) {
+        (true, _) => "",
+        (false, Some(tag)) => tag,
+        (false, None) => {
+            if !args.quiet {
+                print("Using default tag: latest\n")?;
+            }
+            "latest"
+        }
+    };
+    let mut request = session
+        .client
+        .post(&format!("/images/{}/push", escape_path(&full_name(repo))))
+        .query_some("tag", tag)
+        .header(
+            "X-Registry-Auth",
+            registry_auth(&session.config.file, &args.image),
+        );
+    if !args.platform.is_empty() {
+        let (os, arch) = args
+            .platform
+            .split_once('/')
+            .unwrap_or((&args.platform, ""));
+        request = request.query(
+            "platform",
+            serde_json::json!({"architecture": arch, "os": os}),
+        );
+    }
+    let answer = request.send().await?;
+    progress::show(answer, args.quiet).await?;
+    if args.quiet {
+        print(&format!("{}:{tag}\n", full_name(repo)))?;
+    }
+    Ok(0)
+}

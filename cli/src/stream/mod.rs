@@ -1,0 +1,161 @@
+//! The streams of `run`, `attach` and `exec`: what a hijacked connection carries.
+//!
+//! ```text
+//! standard input  --> [detach keys] --> connection --> container
+//! standard output <-- [frames apart] <-- connection <-- container     (raw when it has a terminal)
+//! ```
+//!
+//! Both directions run at once and end apart: end of input closes our writing side only, and the
+//! output goes on until the daemon closes its own. The output's end is the end of the whole.
+//! With a terminal on both sides, ours is raw for as long as [`copy`] runs, dropped future included.
+
+mod demux;
+mod detach;
+mod resize;
+mod signals;
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+pub(crate) use demux::Frames;
+pub(crate) use detach::{DetachKeys, check_keys};
+pub(crate) use resize::{Resize, follow_size};
+pub(crate) use signals::{forward, terminated};
+
+use crate::client::Hijacked;
+use crate::terminal::{RawGuard, stdin_is_terminal};
+
+/// What of the connection is connected to what of ours.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) stdin: bool,
+    pub(crate) stdout: bool,
+    pub(crate) stderr: bool,
+    /// The container has a terminal: no frames, and detach keys count.
+    pub(crate) tty: bool,
+    /// The detach keys as the user wrote them; empty means the default.
+    pub(crate) detach_keys: String,
+}
+
+/// Why the copying ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The daemon closed the stream.
+    Closed,
+    /// The user typed the detach keys.
+    Detached,
+}
+
+/// Copies both ways until the output ends or the user detaches.
+pub(crate) async fn copy(connection: Hijacked, plan: Plan) -> io::Result<End> {
+    let _raw = match plan.stdin && plan.tty && stdin_is_terminal() {
+        true => Some(RawGuard::enter()?),
+        false => None,
+    };
+    let (reader, mut writer) = tokio::io::split(connection.io);
+    let output = copy_output(reader, &plan);
+    let input = async {
+        let end = if plan.stdin {
+            copy_input(tokio::io::stdin(), &mut writer, &plan).await
+        } else {
+            Ok(End::Closed)
+        };
+        if !matches!(end, Ok(End::Detached)) {
+            // The daemon may be gone already; its side tells how it ended.
+            let _ = writer.shutdown().await;
+        }
+        end
+    };
+    tokio::pin!(output, input);
+    let wants_output = plan.stdout || plan.stderr;
+    tokio::select! {
+        done = &mut output, if wants_output => done.map(|()| End::Closed),
+        end = &mut input => match end {
+            Ok(End::Detached) => Ok(End::Detached),
+            _ if wants_output => output.await.map(|()| End::Closed),
+            other => other,
+        },
+    }
+}
+
+async fn copy_input<R, W>(mut from: R, to: &mut W, plan: &Plan) -> io::Result<End>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut keys = plan.tty.then(|| DetachKeys::parse(&plan.detach_keys));
+    let mut buffer = vec![0; 32 * 1024];
+    loop {
+        let got = from.read(&mut buffer).await?;
+        if got == 0 {
+            return Ok(End::Closed);
+        }
+        match &mut keys {
+            None => to.write_all(&buffer[..got]).await?,
+            Some(keys) => {
+                let (pass, detached) = keys.feed(&buffer[..got]);
+                to.write_all(&pass).await?;
+                if detached {
+                    return Ok(End::Detached);
+                }
+            }
+        }
+        to.flush().await?;
+    }
+}
+
+async fn copy_output<R: AsyncRead + Unpin>(mut from: R, plan: &Plan) -> io::Result<()> {
+    let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
+    let mut frames = Frames::default();
+    let mut buffer = vec![0; 32 * 1024];
+    loop {
+        let got = match from.read(&mut buffer).await {
+            Ok(0) => return frames.finish(),
+            Ok(got) => got,
+            // A daemon that is killed resets the connection: that is an end too.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if plan.tty {
+            stdout.write_all(&buffer[..got]).await?;
+            stdout.flush().await?;
+            continue;
+        }
+        for (stream, bytes) in frames.feed(&buffer[..got])? {
+            if stream == demux::STDERR {
+                stderr.write_all(&bytes).await?;
+                stderr.flush().await?;
+            } else {
+                stdout.write_all(&bytes).await?;
+                stdout.flush().await?;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn input_ends_with_its_source_or_with_the_detach_keys() {
+        let plan = Plan {
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            tty: true,
+            detach_keys: String::new(),
+        };
+        let mut got = Vec::new();
+        let end = copy_input(&b"ab\x10\x11cd"[..], &mut got, &plan)
+            .await
+            .unwrap();
+        assert_eq!((end, got.as_slice()), (End::Detached, &b"ab"[..]));
+        let mut got = Vec::new();
+        let end = copy_input(&b"ab\x10\x11cd"[..], &mut got, &Plan { tty: false, ..plan })
+            .await
+            .unwrap();
+        assert_eq!((end, got.as_slice()), (End::Closed, &b"ab\x10\x11cd"[..]));
+    }
+}

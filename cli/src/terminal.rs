@@ -1,0 +1,46 @@
+//! The terminal that the user sits at: its size, and its raw mode with the way back.
+
+use std::io::{self, IsTerminal as _};
+
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+
+/// Standard input in raw mode; dropping it restores what was before.
+#[derive(Debug)]
+pub(crate) struct RawGuard {
+    before: Termios,
+}
+
+impl RawGuard {
+    /// Puts the terminal on standard input into raw mode.
+    pub(crate) fn enter() -> io::Result<RawGuard> {
+        let stdin = io::stdin();
+        let before = tcgetattr(&stdin)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(&stdin, OptionalActions::Now, &raw)?;
+        Ok(RawGuard { before })
+    }
+}
+
+impl Drop for RawGuard {
+    fn drop(&mut self) {
+        // Nothing can be done if it fails, and the terminal is probably gone then.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// Whether a person types here.
+pub(crate) fn stdin_is_terminal() -> bool {
+    io::stdin().is_terminal()
+}
+
+/// Whether a person reads here.
+pub(crate) fn stdout_is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Rows and columns of the terminal that output goes to.
+pub(crate) fn size() -> Option<(u16, u16)> {
+    let size = tcgetwinsize(io::stdout()).ok()?;
+    (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
+}
