@@ -40,12 +40,16 @@ pub(crate) mod hooks;
 pub(crate) mod init;
 pub(crate) mod log;
 pub(crate) mod namespaces;
+pub(crate) mod process;
 pub(crate) mod rootfs;
 pub(crate) mod sealed;
 pub mod security;
 pub mod spec;
 pub(crate) mod state;
-#[allow(unsafe_code, reason = "the fence: every unsafe block of the crate is in here")]
+#[allow(
+    unsafe_code,
+    reason = "the fence: every unsafe block of the crate is in here"
+)]
 pub(crate) mod sys;
 pub(crate) mod validate;
 

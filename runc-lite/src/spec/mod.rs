@@ -19,6 +19,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use resources::LinuxResources;
 pub use seccomp::LinuxSeccomp;
 
+/// The version of the specification this runtime follows.
+pub const VERSION: &str = "1.2.0";
+
 /// Reads `null` as the type's default value.
 pub(crate) fn nil<'de, D, T>(d: D) -> Result<T, D::Error>
 where

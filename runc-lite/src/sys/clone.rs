@@ -63,7 +63,10 @@ pub(crate) fn fork_into(namespaces: u64, sibling: bool) -> io::Result<Forked> {
             // SAFETY: the kernel has just opened this descriptor for us and
             // nobody else knows its number.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok(Forked::Parent { pid: pid as i32, pidfd })
+            Ok(Forked::Parent {
+                pid: pid as i32,
+                pidfd,
+            })
         }
     }
 }

@@ -22,7 +22,10 @@ impl ExecArrays {
         // The heap blocks of the strings do not move when the vector does.
         let mut pointers: Vec<_> = strings.iter().map(|s| s.as_ptr()).collect();
         pointers.push(std::ptr::null());
-        Ok(Self { _strings: strings, pointers })
+        Ok(Self {
+            _strings: strings,
+            pointers,
+        })
     }
 }
 

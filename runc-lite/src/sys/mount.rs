@@ -13,8 +13,8 @@ pub(crate) struct MountAttr {
     pub(crate) clear: u64,
     /// MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE; 0 leaves it.
     pub(crate) propagation: u64,
-    /// User namespace for MOUNT_ATTR_IDMAP.
-    userns_fd: u64,
+    /// User namespace for MOUNT_ATTR_IDMAP; see [`set_idmap`].
+    pub(crate) userns_fd: u64,
 }
 
 impl MountAttr {
@@ -30,11 +30,7 @@ pub(crate) fn set_attr(fd: impl AsFd, recursive: bool, attr: &MountAttr) -> io::
 }
 
 /// Maps the ids of the (detached) mount at `fd` through a user namespace.
-pub(crate) fn set_idmap(
-    fd: impl AsFd,
-    recursive: bool,
-    userns: BorrowedFd<'_>,
-) -> io::Result<()> {
+pub(crate) fn set_idmap(fd: impl AsFd, recursive: bool, userns: BorrowedFd<'_>) -> io::Result<()> {
     let attr = MountAttr {
         set: libc::MOUNT_ATTR_IDMAP,
         userns_fd: userns.as_raw_fd() as u64,

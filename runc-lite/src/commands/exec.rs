@@ -1,0 +1,257 @@
+//! `exec`: one more process in a container that runs.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+
+use super::foreground::{Signals, serve};
+use super::{CommandError, Container, Context, refuse};
+use crate::args::Parsed;
+use crate::cgroup::Cgroup;
+use crate::channel::{self, ChannelError, InitFailure, ParentEnd, Said, Stage};
+use crate::create::{CreateError, console_ends, listener, set_oom_score, undumpable};
+use crate::error::Doing as _;
+use crate::init::exec::{self as child, ExecJob};
+use crate::process::LiveProcess;
+use crate::security::seccomp::{self, Program};
+use crate::spec::{Capabilities, Process, Spec};
+use crate::state::Status;
+use crate::sys::clone::{Forked, fork_into};
+use crate::validate;
+
+pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, CommandError> {
+    super::create::seal()?;
+    let container = context.container(parsed)?;
+    let target = running(&container, parsed.switch("ignore-paused"))?;
+    let spec = container.spec()?;
+    let process = process_to_run(parsed, &spec)?;
+    validate::check_process(&process)?;
+    let program = spec
+        .linux
+        .seccomp
+        .as_ref()
+        .map(seccomp::compile)
+        .transpose()?;
+    let detach = parsed.switch("detach");
+    let socket = parsed.value("console-socket").filter(|s| !s.is_empty());
+    let preserve = super::create::preserved_fds(parsed)?;
+    let (console, terminal) = console_ends(process.terminal, socket, !detach)?;
+    let signals = if detach {
+        None
+    } else {
+        Some(Signals::block()?)
+    };
+
+    undumpable()?;
+    let (parent_end, child_end) = channel::pair().doing(|| "make a socket pair")?;
+    let job = ExecJob {
+        target: &target.pidfd,
+        namespaces: container.state.namespaces,
+        user_entered: !rustix::process::geteuid().is_root(),
+        process: &process,
+        seccomp: program.as_ref(),
+        console,
+        first_private_fd: 3 + preserve,
+    };
+    let (pid, pidfd) = spawn(&job, &parent_end, child_end)?;
+    drop(job);
+    let attended = attend(
+        &parent_end,
+        pid,
+        &pidfd,
+        &container,
+        parsed,
+        &process,
+        &spec,
+        program.as_ref(),
+    );
+    if let Err(e) = attended {
+        // It ends by itself when we do, but must not be left as a zombie.
+        let _ = crate::sys::process::pidfd_kill(&pidfd, libc::SIGKILL);
+        let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+        return Err(e);
+    }
+    match signals {
+        Some(signals) => serve(&signals, pid, &pidfd, terminal),
+        None => Ok(0),
+    }
+}
+
+/// The container's first process, if `exec` may join it.
+fn running(container: &Container, ignore_paused: bool) -> Result<LiveProcess, CommandError> {
+    match container.status() {
+        Status::Stopped | Status::Creating => refuse("cannot exec in a stopped container"),
+        Status::Paused if !ignore_paused => {
+            refuse("cannot exec in a paused container (use --ignore-paused to override)")
+        }
+        _ => container.process(),
+    }
+}
+
+/// From `--process`, or the container's own process with the options' changes.
+fn process_to_run(parsed: &Parsed, spec: &Spec) -> Result<Process, CommandError> {
+    if let Some(path) = parsed.value("process") {
+        let text = std::fs::read(path).doing(|| format!("read process file {path}"))?;
+        let process: Process = serde_json::from_slice(&text)
+            .map_err(std::io::Error::from)
+            .doing(|| format!("parse process file {path}"))?;
+        return Ok(process);
+    }
+    let mut process = spec.process.clone().unwrap_or_default();
+    process.args = parsed.positionals.get(1..).unwrap_or_default().to_vec();
+    if process.args.is_empty() {
+        return refuse("process args cannot be empty");
+    }
+    if let Some(cwd) = parsed.value("cwd") {
+        process.cwd = cwd.to_owned();
+    }
+    if let Some(profile) = parsed.value("apparmor") {
+        process.apparmor_profile = profile.to_owned();
+    }
+    if let Some(label) = parsed.value("process-label") {
+        process.selinux_label = label.to_owned();
+    }
+    let added: Vec<String> = parsed.values("cap").map(str::to_owned).collect();
+    if !added.is_empty() {
+        let caps = process
+            .capabilities
+            .get_or_insert_with(Capabilities::default);
+        for set in [&mut caps.bounding, &mut caps.effective, &mut caps.permitted] {
+            set.extend(added.iter().cloned());
+        }
+        // Only what is inheritable may be ambient, so those stay as they are
+        // unless the process is no root and could not use the capability else.
+        if process.user.uid != 0 {
+            caps.inheritable.extend(added.iter().cloned());
+            caps.ambient.extend(added);
+        }
+    }
+    process.env.extend(parsed.values("env").map(str::to_owned));
+    process.terminal = parsed.switch("tty");
+    process.console_size = None;
+    if parsed.value("no-new-privs").is_some() {
+        process.no_new_privileges = parsed.switch("no-new-privs");
+    }
+    if let Some(user) = parsed.value("user") {
+        let (uid, gid) = user
+            .split_once(':')
+            .map_or((user, None), |(u, g)| (u, Some(g)));
+        let number = |text: &str| {
+            text.parse::<u32>().map_err(|_| {
+                CommandError::Refused(format!("parsing {text} as int for user failed"))
+            })
+        };
+        process.user.uid = number(uid)?;
+        if let Some(gid) = gid {
+            process.user.gid = number(gid)?;
+        }
+    }
+    for gid in parsed.values("additional-gids") {
+        let gid = gid
+            .parse()
+            .map_err(|_| CommandError::Refused(format!("invalid group {gid}")))?;
+        process.user.additional_gids.push(gid);
+    }
+    Ok(process)
+}
+
+/// Makes the process. Without privileges a process in between enters the user
+/// namespace first, as only that lets it enter the pid namespace.
+fn spawn(
+    job: &ExecJob<'_>,
+    parent_end: &ParentEnd,
+    child_end: channel::ChildEnd,
+) -> Result<(i32, OwnedFd), CommandError> {
+    if rustix::process::geteuid().is_root() {
+        job.enter_before_clone()?;
+        return match fork_into(0, false).doing(|| "clone")? {
+            Forked::Child => child::run(job, &child_end),
+            Forked::Parent { pid, pidfd } => Ok((pid, pidfd)),
+        };
+    }
+    match fork_into(0, false).doing(|| "clone")? {
+        Forked::Child => {
+            let entered = job.enter_user_and_pid();
+            match entered.and_then(|()| fork_into(0, true).doing(|| "clone")) {
+                Ok(Forked::Child) => child::run(job, &child_end),
+                Ok(Forked::Parent { pid, .. }) => {
+                    // If the parent is gone, the new process finds out as well.
+                    let _ = child_end.sibling(pid);
+                }
+                Err(e) => child_end.failed(&InitFailure::new(Stage::Namespaces, &e)),
+            }
+            crate::sys::exec::exit_now(0)
+        }
+        Forked::Parent { pidfd, .. } => {
+            drop(child_end);
+            let answer = parent_end.sibling();
+            let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+            let pid = answer.map_err(failure)?;
+            let raw = Pid::from_raw(pid).ok_or_else(|| failure(ChannelError::Gone))?;
+            let pidfd = pidfd_open(raw, PidfdFlags::empty()).doing(|| "open the new process")?;
+            Ok((pid, pidfd))
+        }
+    }
+}
+
+/// Does for the child what it cannot do itself, until it is the program.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one call site; they are all of run's locals"
+)]
+fn attend(
+    channel: &ParentEnd,
+    pid: i32,
+    pidfd: &OwnedFd,
+    container: &Container,
+    parsed: &Parsed,
+    process: &Process,
+    spec: &Spec,
+    program: Option<&Program>,
+) -> Result<(), CommandError> {
+    set_oom_score(pid, process.oom_score_adj)?;
+    let raw = Pid::from_raw(pid).ok_or_else(|| failure(ChannelError::Gone))?;
+    attach(&container.cgroup()?, raw, parsed.value("cgroup"))?;
+    channel.attached(pid).map_err(failure)?;
+    loop {
+        match channel.next().map_err(failure)? {
+            Said::Ready => break,
+            Said::Listener(number) => {
+                listener::forward(pidfd, number, spec, &container.state, program)?;
+                channel.fetched().map_err(failure)?;
+            }
+            Said::Mounted => return refuse("the process talks out of turn"),
+        }
+    }
+    if let Some(path) = parsed.value("pid-file").filter(|p| !p.is_empty()) {
+        crate::state::write_atomically(path.as_ref(), pid.to_string().as_bytes(), 0o644)
+            .doing(|| format!("write pid file {path}"))?;
+    }
+    if let Some(socket) = parsed.value("pidfd-socket").filter(|p| !p.is_empty()) {
+        let socket = crate::console::connect(socket)?;
+        crate::console::send_fd(socket.as_fd(), b"pidfd", pidfd.as_fd())
+            .doing(|| "send the pidfd")?;
+    }
+    channel.go().map_err(failure)?;
+    channel.executed().map_err(failure)
+}
+
+/// Into the container's cgroup, or one below it (`[controllers:]path`).
+fn attach(cgroup: &Cgroup, pid: Pid, below: Option<&str>) -> Result<(), CommandError> {
+    match below.filter(|b| !b.is_empty()) {
+        None => Ok(cgroup.add(pid)?),
+        Some(below) => {
+            let (controllers, path) = below.split_once(':').unwrap_or(("", below));
+            let controllers: Vec<&str> = controllers.split(',').filter(|c| !c.is_empty()).collect();
+            Ok(cgroup.add_below(pid, &controllers, path)?)
+        }
+    }
+}
+
+fn failure(e: ChannelError) -> CommandError {
+    match e {
+        ChannelError::Init(failure) => CreateError::Init(failure).into(),
+        ChannelError::Gone => CreateError::Gone("ended unexpectedly".into()).into(),
+        other => CreateError::Channel(other).into(),
+    }
+}

@@ -1,0 +1,472 @@
+//! The parent's side of making a container.
+//!
+//! ```text
+//!  read and refuse        bundle, namespaces, validation, filter: nothing exists yet
+//!  record                 ROOT/ID, config.json, state.json without a pid
+//!  cgroup                 directories
+//!  clone                  the child begins; from here on it dies if we do
+//!  maps, attach           while the child mounts
+//!  hooks                  when the child has mounted
+//!  record the pid         state.json, pid file
+//!  go
+//! ```
+//!
+//! Everything made is in [`Undo`], which takes it back in reverse order on any
+//! failure. What a kill leaves behind, `delete --force` finds from the record.
+
+pub(crate) mod id_maps;
+pub(crate) mod listener;
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+use crate::bundle::{Bundle, BundleError};
+use crate::cgroup::{Cgroup, CgroupError, Placement};
+use crate::channel::{self, ChannelError, InitFailure, ParentEnd, Said, Stage};
+use crate::error::{Doing as _, StepError};
+use crate::hooks::{self, HookError};
+use crate::init::{self, InitJob, gate::Gate};
+use crate::log;
+use crate::namespaces::{NamespaceError, Plan};
+use crate::process::ProcStat;
+use crate::security::seccomp::{self, Program, SeccompError};
+use crate::spec::{LinuxResources, Spec};
+use crate::state::{LockGuard, State, StateDir, StateError, Status};
+use crate::sys::clone::{Forked, fork_into};
+use crate::validate::{self, ValidateError};
+
+/// What `create` and `run` ask for.
+#[derive(Debug, Default)]
+pub(crate) struct Request<'a> {
+    /// Directory of all states.
+    pub(crate) root: PathBuf,
+    /// Name of the container.
+    pub(crate) id: &'a str,
+    /// Bundle directory, or the current one.
+    pub(crate) bundle: Option<&'a str>,
+    /// Socket that takes the terminal.
+    pub(crate) console_socket: Option<&'a str>,
+    /// Whether the caller stays and serves the terminal itself.
+    pub(crate) foreground: bool,
+    /// Where the first pid is written.
+    pub(crate) pid_file: Option<&'a str>,
+    /// Where a pidfd of the first process goes.
+    pub(crate) pidfd_socket: Option<&'a str>,
+    /// Move the root instead of pivot_root.
+    pub(crate) no_pivot: bool,
+    /// Keep the caller's keyring.
+    pub(crate) no_new_keyring: bool,
+    /// Descriptors passed on after stdio.
+    pub(crate) preserve_fds: u32,
+    /// Let systemd make the cgroups.
+    pub(crate) systemd_cgroup: bool,
+    /// Leave out hierarchies that we may not write.
+    pub(crate) rootless: bool,
+    /// Wait for `start` (create), or go on at once (run).
+    pub(crate) gate: bool,
+}
+
+/// Why a container could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CreateError {
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error(transparent)]
+    Namespaces(#[from] NamespaceError),
+    #[error(transparent)]
+    Validate(#[from] ValidateError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("unable to apply cgroup configuration")]
+    Cgroup(#[from] CgroupError),
+    #[error("unable to compile the seccomp profile")]
+    Seccomp(#[from] SeccompError),
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// The child said why.
+    #[error("unable to start container process: {}", worded(.0))]
+    Init(InitFailure),
+    /// The child is gone without a word.
+    #[error("unable to start container process: container init {0}")]
+    Gone(String),
+    #[error("unable to start container process")]
+    Channel(#[source] ChannelError),
+}
+
+fn worded(failure: &InitFailure) -> String {
+    match failure.stage {
+        Stage::Exec => failure.to_string(),
+        _ => format!("error during container init: {failure}"),
+    }
+}
+
+/// A container whose process is ready.
+#[derive(Debug)]
+pub(crate) struct Created {
+    /// Its record.
+    pub(crate) state: State,
+    /// Its directory.
+    pub(crate) dir: StateDir,
+    /// Its configuration.
+    pub(crate) spec: Spec,
+    /// Its first process.
+    pub(crate) pidfd: OwnedFd,
+    /// Gives the master side of the terminal, in the foreground.
+    pub(crate) terminal: Option<OwnedFd>,
+    /// Held until dropped.
+    pub(crate) lock: LockGuard,
+}
+
+/// What exists so far; taken back on drop unless [`Undo::keep`] was called.
+#[derive(Debug)]
+struct Undo {
+    dir: StateDir,
+    lock: Option<LockGuard>,
+    cgroup: Option<Cgroup>,
+    child: Option<OwnedFd>,
+}
+
+impl Undo {
+    fn keep(mut self) -> LockGuard {
+        self.child = None;
+        self.cgroup = None;
+        self.lock.take().expect("the lock is taken once, here")
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if self.lock.is_none() {
+            return;
+        }
+        if let Some(pidfd) = &self.child {
+            // It may have ended by itself.
+            let _ = crate::sys::process::pidfd_kill(pidfd, libc::SIGKILL);
+            let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+        }
+        if let Some(cgroup) = &self.cgroup
+            && let Err(e) = cgroup.remove()
+        {
+            log::warn(&format!(
+                "clean up after a failed create: {}",
+                crate::error::chain(&e)
+            ));
+        }
+        if let Err(e) = self.dir.remove() {
+            log::warn(&format!(
+                "clean up after a failed create: {}",
+                crate::error::chain(&e)
+            ));
+        }
+    }
+}
+
+/// Makes a container up to the point where only the program is missing. With a
+/// gate the child waits there; without one it is told to go, and whether the
+/// program runs is known on return.
+pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
+    let bundle = Bundle::load(request.bundle)?;
+    let spec = &bundle.spec;
+    let plan = Plan::from_spec(spec)?;
+    validate::check(spec, &plan)?;
+    let program = spec
+        .linux
+        .seccomp
+        .as_ref()
+        .map(seccomp::compile)
+        .transpose()?;
+    let rootfs = bundle.rootfs()?;
+    let default_limits = LinuxResources::default();
+    let limits = spec.linux.resources.as_ref().unwrap_or(&default_limits);
+    let placement = Placement {
+        cgroups_path: Some(spec.linux.cgroups_path.as_str()).filter(|p| !p.is_empty()),
+        id: request.id,
+        systemd: request.systemd_cgroup,
+        rootless: request.rootless,
+    };
+    let mut cgroup = Cgroup::locate(&placement)?;
+
+    let dir = StateDir::new(&request.root, request.id)?;
+    let lock = dir.make()?;
+    let mut undo = Undo {
+        dir: dir.clone(),
+        lock: Some(lock),
+        cgroup: None,
+        child: None,
+    };
+    let mut state = State::new(request.id);
+    state.oci_version.clone_from(&spec.version);
+    state.bundle.clone_from(&bundle.path);
+    state.rootfs.clone_from(&rootfs);
+    state.created = log::rfc3339(log::now(), true);
+    state.annotations.clone_from(&spec.annotations);
+    state.namespaces = plan.differing();
+    state.systemd_cgroup = request.systemd_cgroup;
+    state.has_poststop = !spec.hooks.poststop.is_empty();
+    state.cgroup = Some(cgroup.state());
+    dir.store(&state)?;
+    dir.write("config.json", &bundle.text)?;
+
+    cgroup.create(&placement, limits)?;
+    let hierarchies = cgroup.mounts_for_container();
+    let cgroup = undo.cgroup.insert(cgroup);
+    let terminal = spec.process.as_ref().is_some_and(|p| p.terminal);
+    let (console, terminal) = console_ends(terminal, request.console_socket, request.foreground)?;
+    let gate = request.gate.then(|| Gate::make(&dir)).transpose()?;
+    let idmaps = id_maps::for_mounts(spec)?;
+    let (parent_end, child_end) = channel::pair().doing(|| "make a socket pair")?;
+    // No process of the container may look into the runtime's. With a new user
+    // namespace the maps must be written first, so there the child does it.
+    if !plan.makes(libc::CLONE_NEWUSER) {
+        undumpable()?;
+    }
+    let job = InitJob {
+        spec,
+        plan: &plan,
+        rootfs: &rootfs,
+        bundle: &bundle.path,
+        state: &state,
+        seccomp: program.as_ref(),
+        hierarchies: &hierarchies,
+        idmaps: &idmaps,
+        console,
+        gate,
+        first_private_fd: 3 + request.preserve_fds,
+        no_pivot: request.no_pivot,
+        new_keyring: !request.no_new_keyring,
+    };
+    let (pid, pidfd) = spawn(job, &parent_end, child_end)?;
+    let pidfd = undo.child.insert(pidfd);
+
+    let result = attend(
+        &parent_end,
+        pid,
+        spec,
+        &plan,
+        cgroup,
+        limits,
+        &mut state,
+        program.as_ref(),
+        pidfd,
+    );
+    result.map_err(|e| explain(e, pidfd, cgroup))?;
+    dir.store(&state)?;
+    if let Some(path) = request.pid_file {
+        let path = std::path::Path::new(path);
+        crate::state::write_atomically(path, pid.to_string().as_bytes(), 0o644)
+            .doing(|| format!("write pid file {}", path.display()))?;
+    }
+    if let Some(socket) = request.pidfd_socket {
+        let socket = crate::console::connect(socket)?;
+        crate::console::send_fd(socket.as_fd(), b"pidfd", pidfd.as_fd())
+            .doing(|| "send the pidfd")?;
+    }
+    let told = parent_end.go().and_then(|()| match request.gate {
+        true => Ok(()),
+        false => parent_end.executed(),
+    });
+    told.map_err(|e| explain(e.into(), pidfd, cgroup))?;
+    let pidfd = undo.child.take().expect("put in above");
+    Ok(Created {
+        state,
+        dir,
+        pidfd,
+        terminal,
+        lock: undo.keep(),
+        spec: bundle.spec,
+    })
+}
+
+/// The end that the child sends its terminal into, and in the foreground the
+/// end it comes out of.
+pub(crate) fn console_ends(
+    terminal: bool,
+    socket: Option<&str>,
+    foreground: bool,
+) -> Result<(Option<OwnedFd>, Option<OwnedFd>), StepError> {
+    let refused = |why: &str| Err(StepError::refused("set up the terminal", why));
+    match (terminal, socket, foreground) {
+        (false, None, _) => Ok((None, None)),
+        (true, None, true) => {
+            let (ours, childs) = std::os::unix::net::UnixStream::pair()
+                .doing(|| "make a socket for the terminal")?;
+            Ok((Some(childs.into()), Some(ours.into())))
+        }
+        (true, Some(socket), false) => Ok((Some(crate::console::connect(socket)?), None)),
+        (true, None, false) => {
+            refused("cannot allocate tty if runc-lite will detach without setting console socket")
+        }
+        (_, Some(_), _) => {
+            refused("cannot use console socket if runc-lite will not detach or allocate tty")
+        }
+    }
+}
+
+/// Why the conversation with the child ended.
+#[derive(Debug)]
+enum AttendError {
+    Channel(ChannelError),
+    Ours(CreateError),
+}
+
+impl From<ChannelError> for AttendError {
+    fn from(e: ChannelError) -> Self {
+        Self::Channel(e)
+    }
+}
+
+impl<E: Into<CreateError>> From<E> for AttendError {
+    fn from(e: E) -> Self {
+        Self::Ours(e.into())
+    }
+}
+
+/// Makes the process.
+fn spawn(
+    job: InitJob<'_>,
+    parent_end: &ParentEnd,
+    child_end: channel::ChildEnd,
+) -> Result<(i32, OwnedFd), CreateError> {
+    let flags = u64::from(job.plan.clone_flags);
+    if !job.plan.needs_intermediate() {
+        return match fork_into(flags, false).doing(|| "clone into new namespaces")? {
+            Forked::Child => init::run(job, child_end),
+            Forked::Parent { pid, pidfd } => Ok((pid, pidfd)),
+        };
+    }
+    match fork_into(0, false).doing(|| "clone")? {
+        Forked::Child => {
+            let failed = |e: &StepError| -> ! {
+                child_end.failed(&InitFailure::new(Stage::Namespaces, e));
+                crate::sys::exec::exit_now(1)
+            };
+            if let Err(e) = job.plan.join_all() {
+                failed(&e);
+            }
+            match fork_into(flags, true).doing(|| "clone into new namespaces") {
+                Err(e) => failed(&e),
+                Ok(Forked::Child) => init::run(job, child_end),
+                Ok(Forked::Parent { pid, .. }) => {
+                    // If the parent is gone, the new process finds out as well.
+                    let _ = child_end.sibling(pid);
+                    crate::sys::exec::exit_now(0)
+                }
+            }
+        }
+        Forked::Parent { pidfd, .. } => {
+            drop(child_end);
+            let answer = parent_end.sibling();
+            // It ends at once in either case.
+            let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+            let pid = match answer {
+                Ok(pid) => pid,
+                Err(ChannelError::Init(failure)) => return Err(CreateError::Init(failure)),
+                Err(other) => return Err(CreateError::Channel(other)),
+            };
+            let raw = Pid::from_raw(pid).ok_or(CreateError::Channel(ChannelError::Gone))?;
+            // It is our child and not waited for, so the pid is still its own.
+            let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())
+                .doing(|| "open the container's process")?;
+            Ok((pid, pidfd))
+        }
+    }
+}
+
+/// Does for the child what it cannot do itself, until it is ready.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one call site; they are all of create's locals"
+)]
+fn attend(
+    channel: &ParentEnd,
+    pid: i32,
+    spec: &Spec,
+    plan: &Plan,
+    cgroup: &Cgroup,
+    limits: &LinuxResources,
+    state: &mut State,
+    program: Option<&Program>,
+    pidfd: &OwnedFd,
+) -> Result<(), AttendError> {
+    state.pid = pid;
+    state.init_process_start = ProcStat::read(pid).map_or(0, |s| s.start_time);
+    if plan.makes(libc::CLONE_NEWUSER) {
+        id_maps::write(pid, &spec.linux.uid_mappings, &spec.linux.gid_mappings)?;
+        channel.mapped()?;
+    }
+    set_oom_score(pid, spec.process.as_ref().and_then(|p| p.oom_score_adj))?;
+    let raw = Pid::from_raw(pid).ok_or(ChannelError::Gone)?;
+    // Limits first: the process is never in the group without them.
+    cgroup.apply(limits)?;
+    cgroup.add(raw)?;
+    channel.attached(pid)?;
+    state.cgroup = Some(cgroup.state());
+    loop {
+        match channel.next()? {
+            Said::Ready => return Ok(()),
+            Said::Listener(number) => {
+                listener::forward(pidfd, number, spec, state, program)?;
+                channel.fetched()?;
+            }
+            Said::Mounted => {
+                let json = state.to_spec_json(Status::Creating);
+                hooks::run("prestart", &spec.hooks.prestart, &json, &[])?;
+                hooks::run("createRuntime", &spec.hooks.create_runtime, &json, &[])?;
+                channel.hooks_done()?;
+            }
+        }
+    }
+}
+
+/// Puts the child's end into words, looking at how it ended where it said none.
+fn explain(error: AttendError, pidfd: &OwnedFd, cgroup: &Cgroup) -> CreateError {
+    match error {
+        AttendError::Ours(e) => e,
+        AttendError::Channel(ChannelError::Init(failure)) => CreateError::Init(failure),
+        AttendError::Channel(ChannelError::Gone) => {
+            if cgroup.oom_kills().ok().flatten().is_some_and(|n| n > 0) {
+                return CreateError::Gone("was OOM-killed (memory limit too low?)".into());
+            }
+            // NOWAIT leaves it to be reaped by the clean-up.
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+            let status = waitid(WaitId::PidFd(pidfd.as_fd()), options).ok().flatten();
+            CreateError::Gone(match status.and_then(|s| s.terminating_signal()) {
+                Some(signal) => format!("was killed by signal {signal}"),
+                None => "ended unexpectedly".into(),
+            })
+        }
+        AttendError::Channel(other) => CreateError::Channel(other),
+    }
+}
+
+/// Sets the adjustment of the out-of-memory score. Without CAP_SYS_RESOURCE it
+/// cannot be lowered: then it stays, and the log says so.
+pub(crate) fn set_oom_score(pid: i32, adjustment: Option<i32>) -> Result<(), StepError> {
+    let Some(value) = adjustment else {
+        return Ok(());
+    };
+    let path = format!("/proc/{pid}/oom_score_adj");
+    match std::fs::write(&path, value.to_string()) {
+        Err(e)
+            if e.raw_os_error() == Some(libc::EACCES) || e.raw_os_error() == Some(libc::EPERM) =>
+        {
+            let current = std::fs::read_to_string(&path).unwrap_or_default();
+            log::warn(&format!(
+                "oom_score_adj {value} is not permitted, it stays {}",
+                current.trim()
+            ));
+            Ok(())
+        }
+        other => other.doing(|| format!("set oom_score_adj {value}")),
+    }
+}
+
+/// Keeps other processes from looking into this one and what it clones.
+pub(crate) fn undumpable() -> Result<(), StepError> {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "make the runtime undumpable")
+}

@@ -1,0 +1,142 @@
+//! From root of the container to exactly what the process may: shared by the
+//! first process and by those of `exec`.
+
+use super::{At, Prepared, process as steps};
+use crate::channel::{ChildEnd, InitFailure, Stage};
+use crate::error::{Doing as _, StepError};
+use crate::security::seccomp::Program;
+use crate::security::{capabilities, rlimits};
+use crate::spec::{Personality, Process};
+use crate::sys;
+use crate::sys::exec::ExecArrays;
+
+/// Takes limits, identity and privileges, and finds the program.
+pub(super) fn take(
+    seccomp: Option<&Program>,
+    process: &Process,
+    keyring: Option<&str>,
+    personality: Option<&Personality>,
+    channel: &ChildEnd,
+) -> Result<Prepared, InitFailure> {
+    if let Some(id) = keyring {
+        join_keyring(id).at(Stage::Process)?;
+    }
+    if let Some(personality) = personality {
+        set_personality(personality).at(Stage::Process)?;
+    }
+    steps::set_scheduling(process).at(Stage::Process)?;
+    apply_labels(process).at(Stage::Process)?;
+    // The directory may be open to root only, or to the user only: try both.
+    let entered = steps::enter_cwd(&process.cwd, false).at(Stage::Process)?;
+    rlimits::apply(None, &process.rlimits).at(Stage::Process)?;
+    steps::own_streams(&process.user);
+
+    if process.no_new_privileges {
+        rustix::thread::set_no_new_privs(true)
+            .doing(|| "set no_new_privs")
+            .at(Stage::Process)?;
+    } else {
+        // Without no_new_privs a filter takes CAP_SYS_ADMIN, so it goes in
+        // while we have it, and must allow what follows.
+        load_filter(seccomp, channel)?;
+    }
+    if let Some(caps) = &process.capabilities {
+        capabilities::apply_bounding(caps).at(Stage::Process)?;
+        // Keep the permitted set over the change of user, to cut it ourselves.
+        rustix::thread::set_keep_capabilities(true)
+            .doing(|| "keep capabilities")
+            .at(Stage::Process)?;
+    }
+    steps::take_identity(&process.user).at(Stage::Process)?;
+    if !entered {
+        steps::enter_cwd(&process.cwd, true).at(Stage::Process)?;
+    }
+    if let Some(caps) = &process.capabilities {
+        capabilities::apply_process(caps).at(Stage::Process)?;
+    }
+    sys::process::umask(process.user.umask.unwrap_or(0o022));
+
+    let env = steps::environment(process);
+    // Looked up as the user, as the user will execute it.
+    let path = steps::find_program(&process.args[0], &env).at(Stage::Exec)?;
+    let args = ExecArrays::new(&process.args).at(Stage::Exec)?;
+    let arrays = ExecArrays::new(&env).at(Stage::Exec)?;
+    if process.no_new_privileges {
+        // As late as possible, so that the filter need not allow the above.
+        load_filter(seccomp, channel)?;
+    }
+    Ok(Prepared {
+        path,
+        args,
+        env: arrays,
+        plain_env: env,
+    })
+}
+
+fn load_filter(seccomp: Option<&Program>, channel: &ChildEnd) -> Result<(), InitFailure> {
+    let Some(program) = seccomp else {
+        return Ok(());
+    };
+    if let Some(listener) = program.load().at(Stage::Seccomp)? {
+        use std::os::fd::AsRawFd as _;
+        // The parent fetches it by number and sends it on.
+        channel.listener(listener.as_raw_fd()).at(Stage::Channel)?;
+    }
+    Ok(())
+}
+
+/// A keyring of the container's own, so that it does not see the caller's keys.
+fn join_keyring(id: &str) -> Result<(), StepError> {
+    let name = std::ffi::CString::new(format!("_ses.{id}")).doing(|| "name the session keyring")?;
+    match sys::process::join_session_keyring(&name) {
+        // A kernel without keyrings has none to leak.
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        other => other.doing(|| "join session keyring"),
+    }
+}
+
+fn set_personality(personality: &Personality) -> Result<(), StepError> {
+    let domain = match personality.domain.as_str() {
+        "LINUX" | "" => 0x0000,
+        "LINUX32" => 0x0008,
+        other => {
+            return Err(StepError::refused(
+                "set personality",
+                format!("unknown domain \"{other}\""),
+            ));
+        }
+    };
+    sys::process::set_personality(domain)
+        .doing(|| format!("set personality {}", personality.domain))
+}
+
+/// Labels that take effect with execve. Validation refused them where the
+/// kernel does not have the module.
+fn apply_labels(process: &Process) -> Result<(), StepError> {
+    let labels = [
+        (
+            &process.apparmor_profile,
+            "/proc/thread-self/attr/apparmor/exec",
+            "exec ",
+        ),
+        (&process.selinux_label, "/proc/thread-self/attr/exec", ""),
+    ];
+    for (label, file, prefix) in labels {
+        if !label.is_empty() {
+            write_proc(file, &format!("{prefix}{label}"))
+                .doing(|| format!("apply security label {label}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes below /proc only if it really is a procfs.
+fn write_proc(path: &str, text: &str) -> rustix::io::Result<()> {
+    use rustix::fs::{Mode, OFlags, fstatfs, open};
+    const PROC_MAGIC: i64 = 0x9fa0;
+    let file = open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    if i64::from(fstatfs(&file)?.f_type) != PROC_MAGIC {
+        return Err(rustix::io::Errno::XDEV);
+    }
+    rustix::io::write(&file, text.as_bytes()).map(drop)
+}

@@ -1,0 +1,285 @@
+//! What makes the child the process the configuration describes: its streams,
+//! identity, directory, environment and program.
+
+use std::ffi::CString;
+use std::io::{BufRead as _, BufReader};
+use std::os::fd::AsFd as _;
+
+use rustix::fs::{Access, AtFlags, CWD, FileType, Gid, Uid, accessat, fstat, makedev, stat};
+use rustix::io::Errno;
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use crate::error::{Doing as _, StepError};
+use crate::spec::{Process, User};
+use crate::sys::process::{SchedAttr, set_io_priority, set_scheduler};
+
+/// Becomes root of a user namespace that was just made or joined.
+pub(crate) fn become_namespace_root() -> Result<(), StepError> {
+    let (uid, gid) = (Uid::ROOT, Gid::ROOT);
+    set_thread_res_gid(gid, gid, gid).doing(|| "become group 0 of the user namespace")?;
+    set_thread_res_uid(uid, uid, uid).doing(|| "become user 0 of the user namespace")
+}
+
+/// Takes user and groups. Group calls come first: afterwards they are refused.
+pub(crate) fn take_identity(user: &User) -> Result<(), StepError> {
+    let groups: Vec<Gid> = user
+        .additional_gids
+        .iter()
+        .map(|g| Gid::from_raw(*g))
+        .collect();
+    let gid = Gid::from_raw(user.gid);
+    let uid = Uid::from_raw(user.uid);
+    match set_thread_groups(&groups) {
+        // In a user namespace whose group list is fixed there is nothing to drop.
+        Err(Errno::PERM) if groups.is_empty() && setgroups_denied() => {}
+        other => other.doing(|| format!("set groups {:?}", user.additional_gids))?,
+    }
+    set_thread_res_gid(gid, gid, gid).doing(|| format!("set group {}", user.gid))?;
+    set_thread_res_uid(uid, uid, uid).doing(|| format!("set user {}", user.uid))
+}
+
+fn setgroups_denied() -> bool {
+    std::fs::read("/proc/self/setgroups").is_ok_and(|b| b.starts_with(b"deny"))
+}
+
+/// Gives the standard streams to the user, so that it can open /dev/stdout.
+pub(crate) fn own_streams(user: &User) {
+    let streams = [
+        rustix::stdio::stdin(),
+        rustix::stdio::stdout(),
+        rustix::stdio::stderr(),
+    ];
+    for stream in streams {
+        let Ok(stat) = fstat(stream) else { continue };
+        let null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            && stat.st_rdev == makedev(1, 3);
+        if null || stat.st_uid == user.uid {
+            continue;
+        }
+        // A file system or a user namespace may refuse; the stream stays usable.
+        let _ = rustix::fs::fchown(stream.as_fd(), Some(Uid::from_raw(user.uid)), None);
+    }
+}
+
+/// Priority and policy of CPU and disk.
+pub(crate) fn set_scheduling(process: &Process) -> Result<(), StepError> {
+    if let Some(io) = &process.io_priority {
+        let class = match io.class.as_str() {
+            "IOPRIO_CLASS_RT" => 1,
+            "IOPRIO_CLASS_BE" => 2,
+            "IOPRIO_CLASS_IDLE" => 3,
+            other => {
+                return Err(StepError::refused(
+                    "set ioPriority",
+                    format!("unknown class \"{other}\""),
+                ));
+            }
+        };
+        set_io_priority(class, io.priority)
+            .doing(|| format!("set ioPriority {} {}", io.class, io.priority))?;
+    }
+    if let Some(scheduler) = &process.scheduler {
+        let policies = [
+            "SCHED_OTHER",
+            "SCHED_FIFO",
+            "SCHED_RR",
+            "SCHED_BATCH",
+            "SCHED_ISO",
+            "SCHED_IDLE",
+            "SCHED_DEADLINE",
+        ];
+        let policy = policies
+            .iter()
+            .position(|p| *p == scheduler.policy)
+            .ok_or_else(|| {
+                StepError::refused(
+                    "set scheduler",
+                    format!("unknown policy \"{}\"", scheduler.policy),
+                )
+            })?;
+        let mut flags = 0;
+        for flag in &scheduler.flags {
+            flags |= match flag.as_str() {
+                "SCHED_FLAG_RESET_ON_FORK" => 0x01,
+                "SCHED_FLAG_RECLAIM" => 0x02,
+                "SCHED_FLAG_DL_OVERRUN" => 0x04,
+                "SCHED_FLAG_KEEP_POLICY" => 0x08,
+                "SCHED_FLAG_KEEP_PARAMS" => 0x10,
+                "SCHED_FLAG_UTIL_CLAMP_MIN" => 0x20,
+                "SCHED_FLAG_UTIL_CLAMP_MAX" => 0x40,
+                other => {
+                    return Err(StepError::refused(
+                        "set scheduler",
+                        format!("unknown flag \"{other}\""),
+                    ));
+                }
+            };
+        }
+        let mut attr = SchedAttr::default();
+        attr.policy = policy as u32;
+        attr.flags = flags;
+        attr.nice = scheduler.nice;
+        attr.priority = u32::try_from(scheduler.priority).unwrap_or(0);
+        (attr.runtime, attr.deadline, attr.period) =
+            (scheduler.runtime, scheduler.deadline, scheduler.period);
+        set_scheduler(attr).doing(|| format!("set scheduler {}", scheduler.policy))?;
+    }
+    Ok(())
+}
+
+/// Makes the working directory and enters it. Gives false where only the
+/// user, not root, may enter: then it is tried again as the user.
+pub(crate) fn enter_cwd(cwd: &str, last_try: bool) -> Result<bool, StepError> {
+    match rustix::process::chdir(cwd) {
+        Ok(()) => {}
+        Err(Errno::ACCESS | Errno::PERM) if !last_try => return Ok(false),
+        Err(e) => {
+            return Err(e).doing(|| format!("chdir to cwd (\"{cwd}\") set in config.json failed"));
+        }
+    }
+    // A directory outside the root has no path in it: the kernel says
+    // "(unreachable)". It can only come from a leaked descriptor.
+    let inside = rustix::process::getcwd(Vec::new()).is_ok_and(|p| p.as_bytes().starts_with(b"/"));
+    if !inside {
+        return Err(StepError::refused(
+            format!("chdir to cwd (\"{cwd}\")"),
+            "current working directory is outside of container mount namespace root -- possible container breakout detected",
+        ));
+    }
+    Ok(true)
+}
+
+/// The environment: the last value of each name wins; HOME is found in
+/// /etc/passwd where it is missing or empty.
+pub(crate) fn environment(process: &Process) -> Vec<String> {
+    let mut env: Vec<String> = Vec::with_capacity(process.env.len() + 1);
+    let name = |e: &str| e.split_once('=').map_or(e.len(), |(n, _)| n.len() + 1);
+    for entry in process
+        .env
+        .iter()
+        .filter(|e| e.contains('=') && !e.starts_with('='))
+    {
+        let prefix = &entry[..name(entry)];
+        match env.iter_mut().find(|e| e.starts_with(prefix)) {
+            Some(earlier) => entry.clone_into(earlier),
+            None => env.push(entry.clone()),
+        }
+    }
+    if !env.iter().any(|e| e.starts_with("HOME=") && e.len() > 5) {
+        env.retain(|e| e != "HOME=");
+        let home = home_of(process.user.uid).unwrap_or_else(|| "/".into());
+        env.push(format!("HOME={home}"));
+    }
+    env
+}
+
+/// The home directory in the container's /etc/passwd.
+fn home_of(uid: u32) -> Option<String> {
+    let file = std::fs::File::open("/etc/passwd").ok()?;
+    let lines = BufReader::new(file)
+        .lines()
+        .map_while(Result::ok)
+        .take(100_000);
+    home_in(lines, uid)
+}
+
+fn home_in(lines: impl Iterator<Item = String>, uid: u32) -> Option<String> {
+    for line in lines {
+        let mut fields = line.split(':');
+        if fields.nth(2).and_then(|f| f.parse().ok()) == Some(uid) {
+            return fields.nth(2).filter(|h| !h.is_empty()).map(str::to_owned);
+        }
+    }
+    None
+}
+
+/// Finds the program as a shell would, with errors in the words that callers
+/// turn into exit codes 126 and 127.
+pub(crate) fn find_program(name: &str, env: &[String]) -> Result<CString, StepError> {
+    let what = || format!("exec: \"{name}\"");
+    let c_string = |path: String| CString::new(path).doing(what);
+    if name.contains('/') {
+        executable(name).doing(|| match executable(name) {
+            Err(Errno::NOENT) => format!("exec: \"{name}\": stat {name}"),
+            _ => what(),
+        })?;
+        return c_string(name.to_owned());
+    }
+    let path = env
+        .iter()
+        .find_map(|e| e.strip_prefix("PATH="))
+        .unwrap_or("");
+    for dir in path.split(':') {
+        let dir = if dir.is_empty() { "." } else { dir };
+        let candidate = format!("{dir}/{name}");
+        if executable(&candidate).is_ok() {
+            return c_string(candidate);
+        }
+    }
+    Err(StepError::refused(
+        what(),
+        "executable file not found in $PATH",
+    ))
+}
+
+fn executable(path: &str) -> Result<(), Errno> {
+    let found = stat(path)?;
+    if FileType::from_raw_mode(found.st_mode) == FileType::Directory || found.st_mode & 0o111 == 0 {
+        return Err(Errno::ACCESS);
+    }
+    match accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS) {
+        // Kernels before 5.8 cannot answer for the effective user; execve will.
+        Err(Errno::NOSYS | Errno::INVAL) => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_value_wins_and_newlines_stay() {
+        let process = Process {
+            env: ["A=1", "HOME=/h", "A=2\n3", "broken", "AB=x"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..Process::default()
+        };
+        assert_eq!(environment(&process), ["A=2\n3", "HOME=/h", "AB=x"]);
+    }
+
+    #[test]
+    fn home_comes_from_passwd() {
+        let lines = [
+            "root:x:0:0:root:/root:/bin/sh",
+            "bad",
+            "u:x:7:7::/home/u:/bin/sh",
+            "v:x:8:8:::",
+        ];
+        let home = |uid| home_in(lines.iter().map(|l| (*l).to_owned()), uid);
+        assert_eq!(home(7).as_deref(), Some("/home/u"));
+        assert_eq!(home(8), None);
+        assert_eq!(home(9), None);
+    }
+
+    #[test]
+    fn programs_are_found_and_refused_in_known_words() {
+        let env = ["PATH=/nope:/bin:/usr/bin".to_owned()];
+        assert_eq!(find_program("sh", &env).unwrap().to_str(), Ok("/bin/sh"));
+        let text = |name: &str| crate::error::chain(&find_program(name, &env).unwrap_err());
+        assert_eq!(
+            text("no-such"),
+            "exec: \"no-such\": executable file not found in $PATH"
+        );
+        assert_eq!(
+            text("/no/such"),
+            "exec: \"/no/such\": stat /no/such: no such file or directory"
+        );
+        assert_eq!(
+            text("/etc/passwd"),
+            "exec: \"/etc/passwd\": permission denied"
+        );
+        assert_eq!(text("/etc"), "exec: \"/etc\": permission denied");
+    }
+}

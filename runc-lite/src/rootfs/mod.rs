@@ -1,0 +1,176 @@
+//! The root file system: from a directory on the host to the container's `/`.
+//!
+//! Everything here is done by the child, inside its mount namespace, before the
+//! program exists. The order matters:
+//!
+//! ```text
+//!  cut propagation to the host          nothing done here shows outside
+//!  bind the rootfs onto itself          it becomes a mount that can be pivoted to
+//!  mounts of config.json, in order      -> mounts
+//!  device nodes and links in /dev       -> devices
+//!  --- hooks before pivot_root run ---
+//!  pivot_root, detach the old root      -> pivot (here)
+//!  read-only and masked paths           -> masks
+//!  the root's own propagation and read-only flag
+//! ```
+//!
+//! Mounts are made with the file-descriptor calls (fsopen, fsmount, open_tree,
+//! mount_setattr, move_mount): a mount is complete, with all its flags, before
+//! it appears, and it appears on a descriptor that was resolved inside the root
+//! ([`path`]). Linux 5.12 is the oldest kernel with all of them.
+
+pub(crate) mod cgroups;
+pub(crate) mod copy_up;
+pub(crate) mod devices;
+pub(crate) mod masks;
+pub(crate) mod mounts;
+pub(crate) mod options;
+pub(crate) mod path;
+pub(crate) mod sysctl;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
+
+use crate::error::{Doing as _, StepError};
+use crate::spec::Spec;
+use crate::sys::mount::{MountAttr, set_attr};
+
+/// A container's root while it is being built.
+#[derive(Debug)]
+pub(crate) struct Rootfs {
+    fd: OwnedFd,
+    /// Where relative mount sources start.
+    bundle: PathBuf,
+    /// Whether device nodes have to be bound instead of made.
+    in_userns: bool,
+}
+
+impl Rootfs {
+    /// Cuts propagation and makes the root a mount of its own.
+    pub(crate) fn open(
+        spec: &Spec,
+        rootfs: &Path,
+        bundle: &Path,
+        in_userns: bool,
+    ) -> Result<Self, StepError> {
+        // Slave keeps mounts of the host coming in where the container asks to
+        // be a slave or shared; everything else is cut off.
+        let (flag, _) = options::propagation_flag(&spec.linux.rootfs_propagation)
+            .unwrap_or((libc::MS_SLAVE, true));
+        let keep_incoming = flag == libc::MS_SLAVE || flag == libc::MS_SHARED;
+        let host_root = open_dir(Path::new("/"))?;
+        let propagation = if keep_incoming {
+            libc::MS_SLAVE
+        } else {
+            libc::MS_PRIVATE
+        };
+        let attr = MountAttr {
+            propagation,
+            ..MountAttr::default()
+        };
+        set_attr(&host_root, true, &attr).doing(|| "cut mount propagation to the host")?;
+
+        let at = open_dir(rootfs)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::AT_RECURSIVE
+            | OpenTreeFlags::AT_EMPTY_PATH
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = open_tree(&at, "", flags)
+            .doing(|| format!("clone mounts of rootfs {}", rootfs.display()))?;
+        // pivot_root refuses a shared parent and a shared new root.
+        let private = MountAttr {
+            propagation: libc::MS_PRIVATE,
+            ..MountAttr::default()
+        };
+        attach(&tree, &at).doing(|| format!("bind rootfs {}", rootfs.display()))?;
+        set_attr(&tree, false, &private).doing(|| "make rootfs mount private")?;
+        Ok(Self {
+            fd: tree,
+            bundle: bundle.to_owned(),
+            in_userns,
+        })
+    }
+
+    /// The root directory.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Makes the root ours and lets the old one go.
+    pub(crate) fn pivot(&self) -> Result<(), StepError> {
+        let old = open_dir(Path::new("/"))?;
+        rustix::process::fchdir(&self.fd).doing(|| "change to the new root")?;
+        // With both arguments the current directory, the old root ends up
+        // mounted over the new one, so that no directory is needed for it.
+        rustix::process::pivot_root(".", ".").doing(|| "pivot_root")?;
+        // Unmounting does not reach the host: the old root was made slave or
+        // private with everything else at the start.
+        rustix::process::fchdir(&old).doing(|| "change to the old root")?;
+        unmount(".", UnmountFlags::DETACH).doing(|| "detach the old root")?;
+        rustix::process::chdir("/").doing(|| "change to /")
+    }
+
+    /// The way without pivot_root, for a root on the initial ramdisk: moves
+    /// the root mount over `/`.
+    pub(crate) fn move_root(&self) -> Result<(), StepError> {
+        let slash = open_dir(Path::new("/"))?;
+        attach(&self.fd, &slash).doing(|| "move the root mount to /")?;
+        rustix::process::fchdir(&self.fd).doing(|| "change to the new root")?;
+        rustix::process::chroot(".").doing(|| "chroot to the new root")?;
+        rustix::process::chdir("/").doing(|| "change to /")
+    }
+
+    /// Last: the root's own propagation and read-only flag.
+    pub(crate) fn seal(&self, spec: &Spec) -> Result<(), StepError> {
+        if let Some((flag, below)) = options::propagation_flag(&spec.linux.rootfs_propagation) {
+            let attr = MountAttr {
+                propagation: flag,
+                ..MountAttr::default()
+            };
+            set_attr(&self.fd, below, &attr)
+                .doing(|| format!("make the root {}", spec.linux.rootfs_propagation))?;
+        }
+        if spec.root.as_ref().is_some_and(|r| r.readonly) {
+            let attr = MountAttr {
+                set: options::RDONLY,
+                ..MountAttr::default()
+            };
+            set_attr(&self.fd, false, &attr).doing(|| "make the root read-only")?;
+        }
+        Ok(())
+    }
+}
+
+/// Attaches a mount (detached or not) on an open directory or file.
+fn attach(mount: impl AsFd, target: impl AsFd) -> rustix::io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", target, "", flags)
+}
+
+/// A detached copy of the mount at an open file or directory.
+fn clone_mount(of: impl AsFd, recursive: bool) -> rustix::io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(of, "", flags)
+}
+
+fn open_dir(path: &Path) -> Result<OwnedFd, StepError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, path, flags, Mode::empty())
+        .doing(|| format!("open directory {}", path.display()))
+}
+
+/// Binds the slave side of the container's terminal onto its /dev/console.
+pub(crate) fn mount_console(root: BorrowedFd<'_>, slave: BorrowedFd<'_>) -> Result<(), StepError> {
+    let what = || "bind the terminal to /dev/console";
+    let target = path::make_file(root, "/dev/console").doing(what)?;
+    let tree = clone_mount(slave, false).doing(what)?;
+    attach(&tree, &target).doing(what)
+}
