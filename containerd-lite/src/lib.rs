@@ -1,1 +1,200 @@
-//! Placeholder until the crate lands.
+//! containerd's API in one small daemon.
+//!
+//! ```text
+//!            gRPC on ADDRESS                                   ttrpc on ADDRESS.ttrpc
+//!  services/*  wire in, call a noun, wire out                        │ events of shims
+//!     │   │                                                          ▼
+//!     │   └── content  snapshots  diff  images  leases  gc  ──▶ events::Exchange ──▶ subscribers
+//!     │            └───────┬──────────────────────┘                  ▲
+//!     │              metadata::Store  (one database in root)         │
+//!     └── runtime    bundles in state, one shim per container ───────┘
+//! ```
+//!
+//! Everything may be killed at any instruction: what was acknowledged is in the database or in the bundle, and what a
+//! killed call left behind (a directory without a row, a blob without a row) is removed by the next start.
+//! [`serve`] builds the parts by hand, in order; there is no registry of plugins.
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
+mod config;
+mod content;
+mod diff;
+mod error;
+mod events;
+mod filters;
+mod gc;
+mod listen;
+mod metadata;
+mod mount;
+mod notify;
+mod publish;
+mod runtime;
+mod services;
+mod snapshots;
+mod time;
+mod version;
+
+use config::Config;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+/// Why the daemon could not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    /// A directory could not be made or entered.
+    #[error("make directory {path}")]
+    Directory {
+        /// Which one.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another daemon holds the directory or the socket, or it cannot be had.
+    #[error(transparent)]
+    Listen(#[from] listen::ListenError),
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Metadata(#[from] metadata::MetadataError),
+    /// The content store cannot be opened.
+    #[error(transparent)]
+    Content(#[from] content::ContentError),
+    /// A snapshotter cannot be opened.
+    #[error(transparent)]
+    Snapshots(#[from] snapshots::SnapshotError),
+    /// The gRPC server ended by itself.
+    #[error("serve grpc")]
+    Serve(#[source] tonic::transport::Error),
+    /// What an earlier life left cannot be read.
+    #[error("find the tasks of an earlier life")]
+    Recover(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Signals cannot be received.
+    #[error("watch for signals")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Runs the daemon until SIGTERM or SIGINT. Shims and containers are left alone.
+pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
+    let stop = CancellationToken::new();
+    stop_on_signal(stop.clone())?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    for path in [&config.root, &config.state] {
+        listen::directory(path).map_err(|source| ServeError::Directory {
+            path: path.clone(),
+            source,
+        })?;
+    }
+    // Held until the process ends; a killed daemon's lock is gone with it.
+    let _root = listen::lock(&config.root)?;
+    let _state = listen::lock(&config.state)?;
+    let listeners = listen::Listeners::open(&config)?;
+
+    let store = metadata::Store::open(&config.root.join("metadata.db"))?;
+    let config = Arc::new(config);
+    let events = events::Exchange::new();
+    let runtime = runtime::Runtime::new(
+        &config.state,
+        &config.root,
+        identity(&config),
+        store.clone(),
+        events.clone(),
+    );
+    // Enters what an earlier life left; reaching the shims goes on beside serving.
+    runtime
+        .recover()
+        .await
+        .map_err(|e| ServeError::Recover(e.into()))?;
+    let blobs = content::Blobs::open(config.root.join(CONTENT), store.clone())?;
+    let snapshotters = Arc::new(snapshotters(&config, &store)?);
+    let (gc, collector) = gc::Collector::spawn(
+        gc::Parts {
+            store: store.clone(),
+            blobs: blobs.clone(),
+            snapshotters: snapshotters.clone(),
+        },
+        stop.clone(),
+    );
+    let routes = services::routes(services::Parts {
+        config: config.clone(),
+        store,
+        blobs,
+        snapshotters,
+        gc,
+        events,
+        runtime: runtime.clone(),
+        started_at: time::now(),
+    });
+    let (incoming, ttrpc) = listeners.grpc_stream()?;
+    tokio::spawn(runtime::serve_shim_events(ttrpc, runtime, stop.clone()));
+
+    notify::ready();
+    tracing::info!(address = %config.address.display(), pid = std::process::id(), "serving");
+    let serving = tonic::transport::Server::builder()
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, stop.cancelled());
+    let outcome = tokio::select! {
+        outcome = serving => outcome.map_err(ServeError::Serve),
+        // Streams that never end by themselves (events, waits) must not hold the exit up.
+        () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
+    };
+    stop.cancel();
+    // It ends with the token; a collection under way is cut like by a kill.
+    let _ = collector.await;
+    outcome
+}
+
+/// How long calls under way may go on after the signal to stop.
+const GRACE: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Directory of blobs below root, under the real daemon's name.
+pub(crate) const CONTENT: &str = "io.containerd.content.v1.content";
+
+/// Directory of a snapshotter below root, under the real daemon's name.
+pub(crate) fn snapshotter(name: &str) -> String {
+    format!("io.containerd.snapshotter.v1.{name}")
+}
+
+fn snapshotters(
+    config: &Config,
+    store: &metadata::Store,
+) -> Result<HashMap<&'static str, Arc<snapshots::Snapshotter>>, snapshots::SnapshotError> {
+    let root = |name| config.root.join(snapshotter(name));
+    let overlay = Box::new(snapshots::Overlay::new(&root("overlayfs")));
+    let native = Box::new(snapshots::Copy::new(&root("native")));
+    let all = [
+        snapshots::Snapshotter::open(overlay, store.clone())?,
+        snapshots::Snapshotter::open(native, store.clone())?,
+    ];
+    Ok(all.into_iter().map(|s| (s.name(), s)).collect())
+}
+
+/// What shims are told about us.
+fn identity(config: &Config) -> runtime::Identity {
+    runtime::Identity {
+        address: config.address.clone(),
+        ttrpc_address: config.ttrpc_address.clone(),
+        // By path: a shim that outlives this binary calls whatever has taken its place.
+        program: std::env::current_exe()
+            .unwrap_or_else(|_| proto::layout::program::CONTAINERD.into()),
+        debug: config.level.is_debug(),
+    }
+}
+
+fn stop_on_signal(stop: CancellationToken) -> Result<(), ServeError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping; containers go on");
+        notify::stopping();
+        stop.cancel();
+    });
+    Ok(())
+}

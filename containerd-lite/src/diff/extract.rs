@@ -1,0 +1,489 @@
+//! Entries of a layer into a directory.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::archive::{Archive, Entry, Kind, Time};
+use super::root::{Directory, Root, is_directory, names, normalise, open_plain, proc_path, remove};
+use super::target::Target;
+use super::{DiffError, io};
+
+/// Prefix of the names that stand for a removal.
+const WHITEOUT: &[u8] = b".wh.";
+/// The removal of all that the layers below have in a directory.
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Other names of AUFS's own.
+const RESERVED: &[u8] = b".wh..wh.";
+/// Attributes that the union file system reads; a layer has no business to set them.
+const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+
+/// Bytes that stay free on the disk.
+const RESERVE: u64 = 16 << 20;
+/// Written bytes (an entry counts as some) between two looks at the disk.
+const LOOK: u64 = 16 << 20;
+const ENTRY: u64 = 4096;
+
+/// Where to put entries, and what has been put there.
+#[derive(Debug)]
+pub(super) struct Extractor {
+    root: Root,
+    ours: Ours,
+    /// Directories and their times, to be set when nothing is put into them any more.
+    directories: Vec<(PathBuf, Timestamps)>,
+    buffer: Vec<u8>,
+    unlooked: u64,
+    warned: bool,
+}
+
+/// How to tell what came with this layer from what was there.
+#[derive(Debug)]
+enum Ours {
+    /// The directory was empty: all of it came with this layer.
+    All,
+    /// It is in the overlay's upper directory.
+    Upper(Root),
+    /// It is noted.
+    Noted(HashSet<PathBuf>),
+}
+
+impl Extractor {
+    /// Into an open target.
+    pub(super) fn new(target: Target) -> std::io::Result<Self> {
+        let root = Root::new(target.root)?;
+        let ours = match target.upper {
+            Some(upper) => Ours::Upper(Root::new(upper)?),
+            None if root.is_empty()? => Ours::All,
+            None => Ours::Noted(HashSet::new()),
+        };
+        Ok(Self {
+            root,
+            ours,
+            directories: Vec::new(),
+            buffer: vec![0; 128 << 10],
+            unlooked: LOOK,
+            warned: false,
+        })
+    }
+
+    /// Puts one entry in its place.
+    pub(super) fn put<R: std::io::Read>(
+        &mut self,
+        entry: &Entry,
+        archive: &mut Archive<R>,
+    ) -> Result<(), DiffError> {
+        let wrong = |what| DiffError::Entry {
+            path: String::from_utf8_lossy(&entry.path).into_owned(),
+            what,
+        };
+        let path = normalise(&entry.path).ok_or_else(|| wrong("name leads out of the layer"))?;
+        self.reserve(&path, ENTRY)?;
+        let Some(name) = path.file_name() else {
+            return self.put_root(entry);
+        };
+        let parent = self
+            .root
+            .directory(path.parent().unwrap_or(Path::new("")))?;
+        let bytes = name.as_bytes();
+        if bytes == OPAQUE {
+            return self.hide_below(&parent);
+        }
+        if bytes.starts_with(RESERVED) {
+            return Ok(());
+        }
+        if let Some(hidden) = bytes.strip_prefix(WHITEOUT) {
+            return match hidden {
+                b"" | b"." | b".." => Err(wrong("removal of no name")),
+                hidden => self
+                    .hide(&parent, OsStr::from_bytes(hidden))
+                    .map_err(io("remove", &path)),
+            };
+        }
+        self.make(entry, &path, &parent, name, archive)?;
+        if let Ours::Noted(noted) = &mut self.ours {
+            noted.insert(parent.real.join(name));
+        }
+        Ok(())
+    }
+
+    /// Sets the times of directories, the deepest first.
+    pub(super) fn finish(mut self, sync: bool) -> Result<(), DiffError> {
+        for (path, times) in std::mem::take(&mut self.directories).into_iter().rev() {
+            let directory = match self.root.look(&path) {
+                Ok(fd) => fd,
+                // A later entry removed or replaced it.
+                Err(Errno::NOENT | Errno::NOTDIR) => continue,
+                Err(errno) => return Err(io("open", &path)(errno)),
+            };
+            match rustix::fs::utimensat(&directory, "", &times, AtFlags::EMPTY_PATH) {
+                Ok(()) => {}
+                Err(errno) => return Err(io("set times of", &path)(errno)),
+            }
+        }
+        if sync {
+            super::root::sync(&self.root.top().fd).map_err(io("sync", Path::new("/")))?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the free space now and then: a layer must not fill the disk.
+    fn reserve(&mut self, path: &Path, bytes: u64) -> Result<(), DiffError> {
+        self.unlooked = self.unlooked.saturating_add(bytes);
+        if self.unlooked < LOOK {
+            return Ok(());
+        }
+        self.unlooked = 0;
+        let stat =
+            rustix::fs::fstatvfs(&*self.root.top().fd).map_err(io("look at the disk for", path))?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if free < RESERVE + LOOK {
+            return Err(DiffError::DiskFull {
+                path: path.display().to_string(),
+                free,
+            });
+        }
+        Ok(())
+    }
+
+    fn put_root(&mut self, entry: &Entry) -> Result<(), DiffError> {
+        let path = Path::new("/");
+        if entry.kind != Kind::Directory {
+            return Err(DiffError::Entry {
+                path: "/".into(),
+                what: "the root is no directory",
+            });
+        }
+        let fd = open_plain(&self.root.top().fd, OsStr::new(".")).map_err(io("open", path))?;
+        self.attributes_of_open(&fd, entry, path, OsStr::new("."))?;
+        self.directories.push((PathBuf::from("."), times(entry)));
+        Ok(())
+    }
+
+    fn make<R: std::io::Read>(
+        &mut self,
+        entry: &Entry,
+        path: &Path,
+        parent: &Directory,
+        name: &OsStr,
+        archive: &mut Archive<R>,
+    ) -> Result<(), DiffError> {
+        let fd = &*parent.fd;
+        match &entry.kind {
+            Kind::Directory => {
+                let made = rustix::fs::mkdirat(fd, name, Mode::RWXU);
+                if made == Err(Errno::EXIST)
+                    && is_directory(fd, name).map_err(io("look at", path))? != Some(true)
+                {
+                    self.clear(fd, name, path)?;
+                    rustix::fs::mkdirat(fd, name, Mode::RWXU)
+                        .map_err(io("make directory", path))?;
+                } else if made != Err(Errno::EXIST) {
+                    made.map_err(io("make directory", path))?;
+                }
+                let directory = open_plain(fd, name).map_err(io("open", path))?;
+                self.attributes_of_open(&directory, entry, path, name)?;
+                self.directories.push((path.to_owned(), times(entry)));
+                Ok(())
+            }
+            Kind::File => {
+                let flags = OFlags::WRONLY
+                    | OFlags::CREATE
+                    | OFlags::EXCL
+                    | OFlags::NOFOLLOW
+                    | OFlags::CLOEXEC;
+                let create = || rustix::fs::openat(fd, name, flags, Mode::RUSR | Mode::WUSR);
+                let file = self
+                    .replacing(fd, name, path, create)
+                    .map_err(io("make file", path))?;
+                let mut file = File::from(file);
+                self.copy(&mut file, entry, path, archive)?;
+                let file = OwnedFd::from(file);
+                self.attributes_of_open(&file, entry, path, name)?;
+                rustix::fs::futimens(&file, &times(entry)).map_err(io("set times of", path))
+            }
+            Kind::Hardlink(target) => self.link(entry, target, path, parent, name),
+            Kind::Symlink(target) => {
+                let target = OsStr::from_bytes(target);
+                self.replacing(fd, name, path, || rustix::fs::symlinkat(target, fd, name))
+                    .map_err(io("make link", path))?;
+                self.attributes_by_name(fd, name, entry, path)
+            }
+            Kind::Char(major, minor) => self.node(
+                FileType::CharacterDevice,
+                (*major, *minor),
+                entry,
+                path,
+                fd,
+                name,
+            ),
+            Kind::Block(major, minor) => self.node(
+                FileType::BlockDevice,
+                (*major, *minor),
+                entry,
+                path,
+                fd,
+                name,
+            ),
+            Kind::Fifo => self.node(FileType::Fifo, (0, 0), entry, path, fd, name),
+        }
+    }
+
+    fn node(
+        &mut self,
+        kind: FileType,
+        (major, minor): (u32, u32),
+        entry: &Entry,
+        path: &Path,
+        fd: &OwnedFd,
+        name: &OsStr,
+    ) -> Result<(), DiffError> {
+        if kind == FileType::CharacterDevice && (major, minor) == (0, 0) {
+            // The union file system's own mark of a removal.
+            return Err(DiffError::Entry {
+                path: path.display().to_string(),
+                what: "device 0:0 is reserved",
+            });
+        }
+        let device = rustix::fs::makedev(major, minor);
+        self.replacing(fd, name, path, || {
+            rustix::fs::mknodat(fd, name, kind, Mode::RUSR, device)
+        })
+        .map_err(io("make device", path))?;
+        self.attributes_by_name(fd, name, entry, path)
+    }
+
+    fn link(
+        &mut self,
+        entry: &Entry,
+        target: &[u8],
+        path: &Path,
+        parent: &Directory,
+        name: &OsStr,
+    ) -> Result<(), DiffError> {
+        let wrong = |what| DiffError::Entry {
+            path: String::from_utf8_lossy(&entry.path).into_owned(),
+            what,
+        };
+        let target = normalise(target).ok_or_else(|| wrong("hardlink leads out of the layer"))?;
+        let target_name = target
+            .file_name()
+            .ok_or_else(|| wrong("hardlink to a directory"))?;
+        if target == path {
+            return Err(wrong("hardlink to itself"));
+        }
+        let above = self
+            .root
+            .directory(target.parent().unwrap_or(Path::new("")))?;
+        match is_directory(&above.fd, target_name).map_err(io("look at", &target))? {
+            None => return Err(wrong("hardlink to a file that is not there")),
+            Some(true) => return Err(wrong("hardlink to a directory")),
+            Some(false) => {}
+        }
+        let fd = &*parent.fd;
+        self.replacing(fd, name, path, || {
+            rustix::fs::linkat(&above.fd, target_name, fd, name, AtFlags::empty())
+        })
+        .map_err(io("make hardlink", path))
+    }
+
+    /// Makes something; what is there under the name goes first.
+    fn replacing<T>(
+        &mut self,
+        fd: &OwnedFd,
+        name: &OsStr,
+        path: &Path,
+        make: impl Fn() -> Result<T, Errno>,
+    ) -> Result<T, std::io::Error> {
+        match make() {
+            Err(Errno::EXIST) => {
+                self.clear(fd, name, path).map_err(std::io::Error::other)?;
+                Ok(make()?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn clear(&mut self, fd: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), DiffError> {
+        self.root.forget();
+        remove(fd, name).map_err(io("replace", path))
+    }
+
+    fn copy<R: std::io::Read>(
+        &mut self,
+        file: &mut File,
+        entry: &Entry,
+        path: &Path,
+        archive: &mut Archive<R>,
+    ) -> Result<(), DiffError> {
+        let mut left = entry.size;
+        while left > 0 {
+            let most = self
+                .buffer
+                .len()
+                .min(usize::try_from(left).unwrap_or(usize::MAX));
+            let read = archive
+                .read(&mut self.buffer[..most])
+                .map_err(DiffError::Read)?;
+            self.reserve(path, read as u64)?;
+            file.write_all(&self.buffer[..read])
+                .map_err(io("write", path))?;
+            left -= read as u64;
+        }
+        Ok(())
+    }
+
+    /// Owner before mode and attributes: a change of owner clears set-id bits and capabilities.
+    fn attributes_of_open(
+        &mut self,
+        fd: &OwnedFd,
+        entry: &Entry,
+        path: &Path,
+        _name: &OsStr,
+    ) -> Result<(), DiffError> {
+        let (uid, gid) = owner(entry);
+        rustix::fs::fchown(fd, uid, gid).map_err(io("chown", path))?;
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(entry.mode)).map_err(io("chmod", path))?;
+        for (name, value) in kept_xattrs(entry) {
+            let outcome = rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty());
+            self.xattr_outcome(outcome, name, path)?;
+        }
+        Ok(())
+    }
+
+    fn attributes_by_name(
+        &mut self,
+        fd: &OwnedFd,
+        name: &OsStr,
+        entry: &Entry,
+        path: &Path,
+    ) -> Result<(), DiffError> {
+        let (uid, gid) = owner(entry);
+        rustix::fs::chownat(fd, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(io("chown", path))?;
+        if !matches!(entry.kind, Kind::Symlink(_)) {
+            // We made this name and it is no link, so nothing is followed.
+            rustix::fs::chmodat(fd, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())
+                .map_err(io("chmod", path))?;
+        }
+        for (key, value) in kept_xattrs(entry) {
+            let outcome =
+                rustix::fs::lsetxattr(proc_path(fd, name), key, value, XattrFlags::empty());
+            self.xattr_outcome(outcome, key, path)?;
+        }
+        rustix::fs::utimensat(fd, name, &times(entry), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(io("set times of", path))
+    }
+
+    /// Not every file system takes every attribute; the real daemon goes on without them too.
+    fn xattr_outcome(
+        &mut self,
+        outcome: Result<(), Errno>,
+        name: &[u8],
+        path: &Path,
+    ) -> Result<(), DiffError> {
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::PERM) => {
+                if !std::mem::replace(&mut self.warned, true) {
+                    tracing::warn!(
+                        path = %path.display(),
+                        attribute = %String::from_utf8_lossy(name),
+                        "attributes of layer entries are left out, the file system does not take them"
+                    );
+                }
+                Ok(())
+            }
+            Err(errno) => Err(io("set attribute of", path)(errno)),
+        }
+    }
+
+    /// Removes what the layers below have under a name.
+    fn hide(&mut self, parent: &Directory, name: &OsStr) -> std::io::Result<()> {
+        let mut todo = vec![(parent.fd.clone(), parent.real.clone(), name.to_owned())];
+        while let Some((fd, real, name)) = todo.pop() {
+            let Some(directory) = is_directory(&fd, &name)? else {
+                continue;
+            };
+            let path = real.join(&name);
+            if !self.is_ours(&path)? {
+                self.root.forget();
+                remove(&fd, &name)?;
+            } else if directory {
+                let below = std::rc::Rc::new(open_plain(&fd, &name)?);
+                for name in names(&below)? {
+                    todo.push((
+                        below.clone(),
+                        path.clone(),
+                        OsStr::from_bytes(&name).to_owned(),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn hide_below(&mut self, directory: &Directory) -> Result<(), DiffError> {
+        if matches!(self.ours, Ours::All) {
+            return Ok(());
+        }
+        let failed = |e| io::<std::io::Error>("empty", &directory.real)(e);
+        for name in names(&directory.fd).map_err(failed)? {
+            let failed = |e| io::<std::io::Error>("empty", &directory.real)(e);
+            self.hide(directory, OsStr::from_bytes(&name))
+                .map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a path came with this layer.
+    fn is_ours(&self, path: &Path) -> std::io::Result<bool> {
+        match &self.ours {
+            Ours::All => Ok(true),
+            Ours::Noted(noted) => Ok(noted.contains(path)),
+            Ours::Upper(upper) => match upper.look(path) {
+                Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+                Err(errno) => Err(errno.into()),
+                Ok(fd) => {
+                    let stat = rustix::fs::fstat(&fd)?;
+                    let removal = FileType::from_raw_mode(stat.st_mode)
+                        == FileType::CharacterDevice
+                        && stat.st_rdev == 0;
+                    Ok(!removal)
+                }
+            },
+        }
+    }
+}
+
+fn kept_xattrs(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
+    entry
+        .xattrs
+        .iter()
+        .filter(|(name, _)| !OVERLAY.iter().any(|prefix| name.starts_with(prefix)))
+        .map(|(name, value)| (name.as_slice(), value.as_slice()))
+}
+
+fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
+    (
+        Some(Uid::from_raw(entry.uid)),
+        Some(Gid::from_raw(entry.gid)),
+    )
+}
+
+fn times(entry: &Entry) -> Timestamps {
+    let spec = |(seconds, nanos): Time| Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanos as _,
+    };
+    Timestamps {
+        last_access: spec(entry.atime),
+        last_modification: spec(entry.mtime),
+    }
+}

@@ -1,0 +1,215 @@
+//! Creating a task: bundle, shim, and the Create call, in this order, each undone if a later one fails.
+//!
+//! ```text
+//!  enter the table ─ make the bundle ─ open its log ─ shim `start` ─ record the address ─ connect ─ Create ─ watch
+//! ```
+//!
+//! Runs to its end even if the client leaves: half of it would be a leak.
+
+use std::sync::Arc;
+
+use proto::containerd::services::tasks::v1::CreateTaskRequest;
+use proto::containerd::task::v2 as shim;
+use proto::layout;
+
+use super::bundle::Bundle;
+use super::shim_client::{LIFECYCLE, Method, ShimClient};
+use super::task::{Life, ProcessRef, Shim, Task};
+use super::{Origin, Result, Runtime, RuntimeError, oom};
+use crate::error::chain;
+use crate::metadata::Container;
+
+impl Runtime {
+    /// Creates the task of a container; its init waits to be started. The pid of the init.
+    pub(crate) async fn create(
+        self: &Arc<Self>,
+        origin: Origin,
+        request: CreateTaskRequest,
+    ) -> Result<u32> {
+        let id = &request.container_id;
+        proto::ids::validate(id).map_err(|e| RuntimeError::Invalid(e.to_string()))?;
+        if request.checkpoint.is_some() {
+            return Err(RuntimeError::Unimplemented(
+                "restoring a task from a checkpoint",
+            ));
+        }
+        let container = self.store.containers().get(&origin.namespace, id)?;
+        let bundle = self.places.bundle(&origin.namespace, id);
+        let task = Arc::new(Task::new(&origin.namespace, id, bundle, Life::Creating));
+        if !self.enter(&task) {
+            return Err(RuntimeError::Exists(id.clone()));
+        }
+        let runtime = self.clone();
+        let work = tokio::spawn(async move {
+            let _alone = task.lifecycle.lock().await;
+            let created = runtime
+                .create_alone(&task, &origin, &container, request)
+                .await;
+            if let Err(error) = &created {
+                tracing::debug!(id = task.id, error = chain(error), "create failed");
+                runtime.leave(&task);
+            }
+            created
+        });
+        work.await.expect("creating a task does not panic")
+    }
+
+    async fn create_alone(
+        self: &Arc<Self>,
+        task: &Arc<Task>,
+        origin: &Origin,
+        container: &Container,
+        request: CreateTaskRequest,
+    ) -> Result<u32> {
+        let name = match (
+            request.runtime_path.as_str(),
+            container.runtime.name.as_str(),
+        ) {
+            ("", "") => layout::RUNTIME_TYPE,
+            ("", name) => name,
+            (path, _) => path,
+        };
+        let program = self.launcher.resolve(name)?;
+        task.set_program(program.clone());
+        let spec = container
+            .spec
+            .as_ref()
+            .map_or(&[][..], |spec| spec.value.as_slice());
+        if spec.is_empty() {
+            return Err(RuntimeError::Invalid(format!(
+                "container {} has no spec",
+                task.id
+            )));
+        }
+        task.bundle.create(&oom::clamp_spec(spec, oom::floor()))?;
+        let started = self.start_shim(task, origin, container, &request).await;
+        let (shim, pid) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                self.undo_create(task, &program).await;
+                return Err(error);
+            }
+        };
+        task.note_process(&ProcessRef::Init, pid);
+        task.set_life(Life::Live(shim));
+        self.watch(task);
+        Ok(pid)
+    }
+
+    async fn start_shim(
+        &self,
+        task: &Arc<Task>,
+        origin: &Origin,
+        container: &Container,
+        request: &CreateTaskRequest,
+    ) -> Result<(Shim, u32)> {
+        copy_log(task)?;
+        let program = task.program().expect("the program was resolved");
+        let options = request
+            .options
+            .as_ref()
+            .filter(|options| !options.type_url.is_empty())
+            .or(container.runtime.options.as_ref());
+        let name = (task.namespace.as_str(), task.id.as_str());
+        let traceparent = origin.traceparent.as_deref();
+        let answer = self
+            .launcher
+            .start(&program, name, &task.bundle, options, traceparent)
+            .await?;
+        let client = ShimClient::connect(&answer, &task.namespace).await?;
+        let create = shim::CreateTaskRequest {
+            id: task.id.clone(),
+            bundle: task.bundle.path().to_string_lossy().into_owned(),
+            rootfs: request.rootfs.clone(),
+            terminal: request.terminal,
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+            options: options.cloned(),
+            ..shim::CreateTaskRequest::default()
+        };
+        let created = client
+            .call::<_, shim::CreateTaskResponse>(
+                Method::Create,
+                Some(LIFECYCLE),
+                traceparent,
+                &create,
+            )
+            .await;
+        match created {
+            Ok(created) => {
+                let silent = false;
+                Ok((
+                    Shim {
+                        client,
+                        answer,
+                        silent,
+                    },
+                    created.pid,
+                ))
+            }
+            Err(status) => {
+                self.end_shim(task, &client, &answer).await;
+                Err(RuntimeError::Create(status))
+            }
+        }
+    }
+
+    /// Cleans up after a create that failed at whichever step. What cannot be cleaned now is left to the next start.
+    async fn undo_create(&self, task: &Task, program: &std::path::Path) {
+        let name = (task.namespace.as_str(), task.id.as_str());
+        // The engine may have got some way; nobody else knows how to undo that.
+        if task.bundle.answer().is_some()
+            && let Err(error) = self.launcher.delete(program, name, &task.bundle).await
+        {
+            tracing::warn!(
+                id = task.id,
+                error = chain(&error),
+                "clean up after a failed create"
+            );
+        }
+        if let Err(error) = remove(&task.bundle).await {
+            tracing::warn!(
+                id = task.id,
+                error = chain(&error),
+                "remove the bundle of a failed create"
+            );
+        }
+    }
+}
+
+/// Removes a bundle on a blocking thread: it may hold many files.
+pub(super) async fn remove(bundle: &Bundle) -> Result<()> {
+    let bundle = bundle.clone();
+    let removed = tokio::task::spawn_blocking(move || bundle.remove()).await;
+    Ok(removed.expect("removing a bundle does not panic")?)
+}
+
+/// Copies the shim's log to our standard error until the task is gone.
+pub(super) fn copy_log(task: &Arc<Task>) -> Result<()> {
+    let log = task.bundle.open_log()?;
+    let task = task.clone();
+    tokio::spawn(async move {
+        let copy = async {
+            while log.readable().await.is_ok() {
+                let mut buffer = [0; 4096];
+                match log.try_read(&mut buffer) {
+                    Ok(n) => {
+                        // A log that cannot be written is no reason to stop.
+                        let _ = std::io::Write::write_all(&mut std::io::stderr(), &buffer[..n]);
+                    }
+                    Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(_) => return,
+                }
+            }
+        };
+        let over = task.until(None, |task| {
+            matches!(task.life(), Life::Gone | Life::Dead).then_some(())
+        });
+        tokio::select! {
+            () = copy => {}
+            _ = over => {}
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,377 @@
+//! A containerd-lite in folders of its own, with shims under it: what the tests of this crate stand on.
+//!
+//! Needs root, a static busybox, and a shim with its engine; `Daemon::start` returns none and says so where one is missing.
+//! `LITE_TEST_SHIM` names another shim binary than Debian's, `LITE_TEST_ENGINE` another engine than runc.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use proto::containerd::runc::v1::Options;
+use proto::containerd::services::containers::v1::{
+    Container, CreateContainerRequest, container::Runtime, containers_client::ContainersClient,
+};
+use proto::containerd::services::events::v1::{SubscribeRequest, events_client::EventsClient};
+use proto::containerd::services::tasks::v1 as tasks;
+use proto::containerd::types::Envelope;
+use proto::containerd::v1::types::Process;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status, Streaming};
+
+/// Namespace of all tests.
+pub(crate) const NAMESPACE: &str = "test";
+const BUSYBOX: [&str; 2] = ["/bin/busybox", "/usr/bin/busybox"];
+const SHIM: &str = "/usr/bin/containerd-shim-runc-v2";
+
+/// A daemon and all that it runs. Dropping it ends both.
+pub(crate) struct Daemon {
+    folder: tempfile::TempDir,
+    child: Child,
+    shim: PathBuf,
+    engine: String,
+}
+
+impl Daemon {
+    /// Starts one, or says what is missing.
+    pub(crate) async fn start() -> Option<Self> {
+        let shim = PathBuf::from(std::env::var("LITE_TEST_SHIM").unwrap_or_else(|_| SHIM.into()));
+        let engine = std::env::var("LITE_TEST_ENGINE").unwrap_or_else(|_| "runc".into());
+        let busybox = BUSYBOX.iter().find(|path| Path::new(path).exists());
+        let missing = [
+            (!nix::unistd::geteuid().is_root()).then_some("root"),
+            busybox.is_none().then_some("a static busybox"),
+            (!shim.exists()).then_some("a shim"),
+        ];
+        let missing: Vec<&str> = missing.into_iter().flatten().collect();
+        if !missing.is_empty() {
+            eprintln!("skipped: needs {}", missing.join(", "));
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("folder");
+        let rootfs = folder.path().join("rootfs");
+        for name in ["bin", "proc", "dev", "sys", "tmp"] {
+            std::fs::create_dir_all(rootfs.join(name)).expect("rootfs");
+        }
+        std::fs::copy(busybox.expect("checked"), rootfs.join("bin/busybox")).expect("busybox");
+        std::os::unix::fs::symlink("busybox", rootfs.join("bin/sh")).expect("sh");
+        let child = spawn(folder.path());
+        let daemon = Self {
+            folder,
+            child,
+            shim,
+            engine,
+        };
+        daemon.ready().await;
+        Some(daemon)
+    }
+
+    /// Kills the daemon and nothing else.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("kill");
+        self.child.wait().expect("wait");
+    }
+
+    /// Starts it again; returns when it answers.
+    pub(crate) async fn restart(&mut self) {
+        self.child = spawn(self.folder.path());
+        self.ready().await;
+    }
+
+    async fn ready(&self) {
+        let started = Instant::now();
+        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
+            assert!(
+                started.elapsed() < Duration::from_secs(10),
+                "no socket: {}",
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// What the daemon and its shims logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("c.sock")
+    }
+
+    /// The folder of a task.
+    pub(crate) fn bundle(&self, id: &str) -> PathBuf {
+        let folder = self
+            .folder
+            .path()
+            .join("state/io.containerd.runtime.v2.task");
+        folder.join(NAMESPACE).join(id)
+    }
+
+    /// The root of all containers.
+    pub(crate) fn rootfs(&self) -> PathBuf {
+        self.folder.path().join("rootfs")
+    }
+
+    /// A connection.
+    pub(crate) async fn client(&self) -> Client {
+        let uri = format!("unix://{}", self.socket().display());
+        let endpoint = Endpoint::try_from(uri).expect("endpoint");
+        Client(endpoint.connect().await.expect("connect"))
+    }
+
+    /// Makes the container `id` that runs `script`.
+    pub(crate) async fn container(&self, id: &str, script: &str) {
+        let spec = serde_json::json!({
+            "ociVersion": "1.0.2",
+            "root": {"path": self.folder.path().join("rootfs")},
+            "process": {
+                "args": ["/bin/sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"],
+                "user": {"uid": 0, "gid": 0}
+            },
+            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+            "linux": {
+                "cgroupsPath": format!("/lite-test-{}-{id}", std::process::id()),
+                "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}]
+            }
+        });
+        let options = Options {
+            binary_name: self.engine.clone(),
+            root: self.folder.path().join("engine").display().to_string(),
+            ..Options::default()
+        };
+        let container = Container {
+            id: id.into(),
+            runtime: Some(Runtime {
+                name: self.shim.display().to_string(),
+                options: Some(proto::any::pack(&options)),
+            }),
+            spec: Some(proto::any::json(
+                proto::any::SPEC,
+                spec.to_string().into_bytes(),
+            )),
+            ..Container::default()
+        };
+        let request = CreateContainerRequest {
+            container: Some(container),
+        };
+        let client = self.client().await;
+        let made = ContainersClient::new(client.0)
+            .create(in_namespace(request))
+            .await;
+        made.expect("container");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // The containers end with their shims' cleanup; what is left of a failed test must not stay.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let state = self
+            .folder
+            .path()
+            .join("state/io.containerd.runtime.v2.task")
+            .join(NAMESPACE);
+        for bundle in std::fs::read_dir(state).into_iter().flatten().flatten() {
+            let id = bundle.file_name();
+            let _ = Command::new(&self.shim)
+                .args(["-namespace", NAMESPACE, "-address"])
+                .arg(self.socket())
+                .args(["-publish-binary", "/bin/true", "-id"])
+                .arg(&id)
+                .arg("-bundle")
+                .arg(bundle.path())
+                .arg("delete")
+                .current_dir(bundle.path())
+                .stdout(Stdio::null())
+                .status();
+        }
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+        }
+    }
+}
+
+fn spawn(folder: &Path) -> Child {
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(folder.join("log"))
+        .expect("log");
+    let path = |name: &str| folder.join(name);
+    Command::new(env!("CARGO_BIN_EXE_containerd-lite"))
+        .arg("--root")
+        .arg(path("root"))
+        .arg("--state")
+        .arg(path("state"))
+        .arg("--address")
+        .arg(path("c.sock"))
+        .args(["--config", "/dev/null"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("containerd-lite")
+}
+
+fn in_namespace<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let namespace = NAMESPACE.parse().expect("text");
+    request
+        .metadata_mut()
+        .insert("containerd-namespace", namespace);
+    request
+}
+
+/// Clients over one connection.
+#[derive(Clone)]
+pub(crate) struct Client(Channel);
+
+type Tasks = tasks::tasks_client::TasksClient<Channel>;
+
+impl Client {
+    fn tasks(&self) -> Tasks {
+        Tasks::new(self.0.clone())
+    }
+
+    pub(crate) async fn create(&self, id: &str) -> Result<u32, Status> {
+        let request = tasks::CreateTaskRequest {
+            container_id: id.into(),
+            ..tasks::CreateTaskRequest::default()
+        };
+        let created = self.tasks().create(in_namespace(request)).await?;
+        Ok(created.into_inner().pid)
+    }
+
+    pub(crate) async fn start(&self, id: &str, exec_id: &str) -> Result<u32, Status> {
+        let request = tasks::StartRequest {
+            container_id: id.into(),
+            exec_id: exec_id.into(),
+        };
+        Ok(self
+            .tasks()
+            .start(in_namespace(request))
+            .await?
+            .into_inner()
+            .pid)
+    }
+
+    pub(crate) async fn exec(&self, id: &str, exec_id: &str, script: &str) -> Result<(), Status> {
+        let process = serde_json::json!({
+            "args": ["/bin/sh", "-c", script], "cwd": "/", "user": {"uid": 0, "gid": 0}
+        });
+        let spec = proto::any::json(proto::any::PROCESS, process.to_string().into_bytes());
+        let request = tasks::ExecProcessRequest {
+            container_id: id.into(),
+            exec_id: exec_id.into(),
+            spec: Some(spec),
+            ..tasks::ExecProcessRequest::default()
+        };
+        self.tasks().exec(in_namespace(request)).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn get(&self, id: &str, exec_id: &str) -> Result<Process, Status> {
+        let request = tasks::GetRequest {
+            container_id: id.into(),
+            exec_id: exec_id.into(),
+        };
+        let got = self.tasks().get(in_namespace(request)).await?;
+        Ok(got.into_inner().process.expect("process"))
+    }
+
+    pub(crate) async fn list(&self) -> Result<Vec<Process>, Status> {
+        let request = tasks::ListTasksRequest::default();
+        Ok(self
+            .tasks()
+            .list(in_namespace(request))
+            .await?
+            .into_inner()
+            .tasks)
+    }
+
+    pub(crate) async fn wait(&self, id: &str, exec_id: &str) -> Result<u32, Status> {
+        let request = tasks::WaitRequest {
+            container_id: id.into(),
+            exec_id: exec_id.into(),
+        };
+        Ok(self
+            .tasks()
+            .wait(in_namespace(request))
+            .await?
+            .into_inner()
+            .exit_status)
+    }
+
+    pub(crate) async fn kill(&self, id: &str, signal: u32) -> Result<(), Status> {
+        let request = tasks::KillRequest {
+            container_id: id.into(),
+            signal,
+            ..tasks::KillRequest::default()
+        };
+        self.tasks().kill(in_namespace(request)).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn delete(&self, id: &str) -> Result<u32, Status> {
+        let request = tasks::DeleteTaskRequest {
+            container_id: id.into(),
+        };
+        Ok(self
+            .tasks()
+            .delete(in_namespace(request))
+            .await?
+            .into_inner()
+            .exit_status)
+    }
+
+    pub(crate) async fn delete_exec(&self, id: &str, exec_id: &str) -> Result<u32, Status> {
+        let request = tasks::DeleteProcessRequest {
+            container_id: id.into(),
+            exec_id: exec_id.into(),
+        };
+        Ok(self
+            .tasks()
+            .delete_process(in_namespace(request))
+            .await?
+            .into_inner()
+            .exit_status)
+    }
+
+    /// Kills whatever runs and deletes.
+    pub(crate) async fn remove(&self, id: &str) {
+        let _ = self.kill(id, 9).await;
+        let _ = self.wait(id, "").await;
+        self.delete(id).await.expect("delete");
+    }
+
+    pub(crate) async fn subscribe(&self) -> Streaming<Envelope> {
+        let filter = format!("namespace=={NAMESPACE},topic~=|^/tasks/|");
+        let request = SubscribeRequest {
+            filters: vec![filter],
+        };
+        let events = EventsClient::new(self.0.clone()).subscribe(request).await;
+        events.expect("subscribe").into_inner()
+    }
+}
+
+/// The next event, which must come soon.
+pub(crate) async fn next(events: &mut Streaming<Envelope>) -> Envelope {
+    let next = tokio::time::timeout(Duration::from_secs(10), events.message()).await;
+    next.expect("an event in time")
+        .expect("stream")
+        .expect("an event")
+}
+
+/// The shim process of a task, found by its command line.
+pub(crate) fn shim_pid(id: &str) -> i32 {
+    let wanted = format!("\0-id\0{id}\0");
+    for entry in std::fs::read_dir("/proc").expect("proc").flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        if line.contains(&wanted) && line.contains(&format!("\0{NAMESPACE}\0")) {
+            return entry.file_name().to_string_lossy().parse().expect("pid");
+        }
+    }
+    panic!("no shim of {id}");
+}
