@@ -1,1 +1,5 @@
-//! Files in and out of containers.
+//! Files in and out of containers: `cp`, `export`, `diff`.
+
+pub(crate) mod extract;
+pub(crate) mod pack;
+pub(crate) mod root;

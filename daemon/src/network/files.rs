@@ -36,6 +36,21 @@ pub(crate) fn hosts(
          ff02::1\tip6-allnodes\n\
          ff02::2\tip6-allrouters\n",
     );
+    text.push_str(&extra_lines(extra, host_gateway)?);
+    if let Some(own) = own {
+        let names = if domainname.is_empty() {
+            hostname.to_owned()
+        } else {
+            format!("{hostname}.{domainname} {hostname}")
+        };
+        line(&mut text, &own.to_string(), &names);
+    }
+    Ok(text)
+}
+
+/// The lines of `--add-host`.
+pub(crate) fn extra_lines(extra: &[String], host_gateway: Option<Ipv4Addr>) -> Result<String> {
+    let mut text = String::new();
     for entry in extra {
         let (name, address) = split_extra_host(entry)?;
         let address = match address {
@@ -49,14 +64,6 @@ pub(crate) fn hosts(
             address => address.to_owned(),
         };
         line(&mut text, &address, name);
-    }
-    if let Some(own) = own {
-        let names = if domainname.is_empty() {
-            hostname.to_owned()
-        } else {
-            format!("{hostname}.{domainname} {hostname}")
-        };
-        line(&mut text, &own.to_string(), &names);
     }
     Ok(text)
 }

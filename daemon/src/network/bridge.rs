@@ -1,0 +1,210 @@
+//! The bridge of the default network: made where there is none, and only ever ours.
+//!
+//! Another daemon may own `docker0` in this namespace. What marks a bridge as ours is its hardware address, which is drawn
+//! once, recorded before the bridge is made, and given to it in the same message that makes it: there is no moment at
+//! which a bridge of ours is unmarked. A foreign `docker0` is left alone and another name taken; a bridge that `--bridge`
+//! names is used as it is.
+
+use std::net::Ipv4Addr;
+
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteType};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, RouteMessageBuilder};
+
+use super::endpoint::{errno, netlink};
+use super::ipam::Subnet;
+use crate::error::{During, Error, Result};
+
+/// An interface.
+#[derive(Debug, Clone)]
+pub(super) struct Link {
+    /// Its index.
+    pub(super) index: u32,
+    /// Its hardware address.
+    pub(super) mac: Vec<u8>,
+    /// Whether it is a bridge.
+    pub(super) is_bridge: bool,
+}
+
+/// A connection to netlink in this process's namespace; closed with the handle.
+pub(super) fn connect() -> Result<Handle> {
+    let (connection, handle, _) = rtnetlink::new_connection().during(|| "open netlink")?;
+    // Ends when the last handle goes.
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
+/// The interface of a name.
+pub(super) async fn find(handle: &Handle, name: &str) -> Result<Option<Link>> {
+    let mut found = handle.link().get().match_name(name).execute();
+    match found.try_next().await {
+        Ok(message) => Ok(message.map(|message| read(&message))),
+        Err(e) if errno(&e) == Some(rustix::io::Errno::NODEV.raw_os_error()) => Ok(None),
+        Err(e) => Err(netlink(e).during(format!("look up interface {name}"))),
+    }
+}
+
+fn read(message: &LinkMessage) -> Link {
+    let mut link = Link {
+        index: message.header.index,
+        mac: Vec::new(),
+        is_bridge: false,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Address(mac) => link.mac.clone_from(mac),
+            LinkAttribute::LinkInfo(infos) => {
+                link.is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+/// Makes a bridge with this hardware address. False if the name was taken meanwhile.
+pub(super) async fn make(handle: &Handle, name: &str, mac: [u8; 6]) -> Result<bool> {
+    let message = LinkBridge::new(name)
+        .address(mac.to_vec())
+        .alias("dockerd-lite")
+        .build();
+    match handle.link().add(message).execute().await {
+        Ok(()) => Ok(true),
+        Err(e) if errno(&e) == Some(rustix::io::Errno::EXIST.raw_os_error()) => Ok(false),
+        Err(e) => Err(netlink(e).during(format!("make bridge {name}"))),
+    }
+}
+
+/// Sets the bridge up with this address and no other IPv4 address.
+pub(super) async fn configure(
+    handle: &Handle,
+    name: &str,
+    index: u32,
+    gateway: Ipv4Addr,
+    bits: u8,
+    mtu: u32,
+) -> Result<()> {
+    let mut there = false;
+    for (message, address, found_bits) in addresses(handle, index).await? {
+        if address == gateway && found_bits == bits {
+            there = true;
+            continue;
+        }
+        let gone = handle.address().del(message).execute().await;
+        gone.map_err(netlink)
+            .during(|| format!("take the address {address} from {name}"))?;
+    }
+    if !there {
+        let add = handle.address().add(index, gateway.into(), bits).execute();
+        add.await
+            .map_err(netlink)
+            .during(|| format!("give {name} the address {gateway}/{bits}"))?;
+    }
+    let mut message = LinkUnspec::new_with_index(index).up();
+    if mtu > 0 {
+        message = message.mtu(mtu);
+    }
+    let set = handle.link().set(message.build()).execute();
+    set.await
+        .map_err(netlink)
+        .during(|| format!("set {name} up"))
+}
+
+/// The IPv4 addresses of an interface.
+pub(super) async fn addresses(
+    handle: &Handle,
+    index: u32,
+) -> Result<Vec<(AddressMessage, Ipv4Addr, u8)>> {
+    let all: Vec<AddressMessage> = handle
+        .address()
+        .get()
+        .execute()
+        .try_collect()
+        .await
+        .map_err(netlink)
+        .during(|| "list addresses")?;
+    let read = |message: AddressMessage| {
+        let v4 = message.header.family == AddressFamily::Inet && message.header.index == index;
+        let address = message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Local(std::net::IpAddr::V4(address)) => Some(*address),
+                _ => None,
+            });
+        let bits = message.header.prefix_len;
+        address
+            .filter(|_| v4)
+            .map(|address| (message, address, bits))
+    };
+    Ok(all.into_iter().filter_map(read).collect())
+}
+
+/// The subnets that this host has routes to by other interfaces than `except`.
+pub(super) async fn routed(handle: &Handle, except: Option<u32>) -> Result<Vec<Subnet>> {
+    let mut subnets = Vec::new();
+    let message = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    let mut routes = handle.route().get(message).execute();
+    while let Some(route) = routes
+        .try_next()
+        .await
+        .map_err(netlink)
+        .during(|| "list routes")?
+    {
+        let bits = route.header.destination_prefix_length;
+        let local = matches!(
+            route.header.kind,
+            RouteType::Broadcast | RouteType::Multicast
+        );
+        // The default route goes everywhere, and says nothing.
+        if bits == 0 || local {
+            continue;
+        }
+        let by = route
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            });
+        if by.is_some() && by == except {
+            continue;
+        }
+        subnets.extend(
+            route
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    RouteAttribute::Destination(RouteAddress::Inet(address)) => {
+                        Some(Subnet::around(*address, bits))
+                    }
+                    _ => None,
+                }),
+        );
+    }
+    Ok(subnets)
+}
+
+/// Removes an interface.
+pub(super) async fn remove(handle: &Handle, name: &str, index: u32) -> Result<()> {
+    let gone = handle.link().del(index).execute().await;
+    gone.map_err(netlink)
+        .during(|| format!("remove bridge {name}"))
+}
+
+/// Lets the host pass packets between its interfaces. Where that is not allowed, it must be on already.
+pub(super) fn forward_packets() -> Result<()> {
+    let path = "/proc/sys/net/ipv4/ip_forward";
+    let what = || format!("read {path}");
+    if std::fs::read_to_string(path).during(what)?.trim() == "1" {
+        return Ok(());
+    }
+    std::fs::write(path, "1").map_err(|e| {
+        Error::from(e).during(format!(
+            "turn on forwarding in {path} (or start with --ip-forward=false)"
+        ))
+    })
+}
