@@ -48,7 +48,10 @@ pub(crate) struct Header {
 }
 
 impl Interceptor for Header {
-    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+    fn call(
+        &mut self,
+        mut request: tonic::Request<()>,
+    ) -> Result<tonic::Request<()>, tonic::Status> {
         let metadata = request.metadata_mut();
         metadata.insert("containerd-namespace", self.namespace.clone());
         if let Some(lease) = &self.lease {

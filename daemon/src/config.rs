@@ -339,7 +339,9 @@ fn join(flags: Flags, file: File) -> Result<Config> {
     let debug = either("debug", flags.debug, file.debug)?.unwrap_or(false);
     let log_level = either("log-level", flags.log_level, file.log_level)?.unwrap_or("info".into());
     if !["trace", "debug", "info", "warn", "error", "fatal"].contains(&log_level.as_str()) {
-        return Err(Error::invalid(format!("log level {log_level:?} is unknown")));
+        return Err(Error::invalid(format!(
+            "log level {log_level:?} is unknown"
+        )));
     }
     let log_opts = one_list(
         "log-opts",
@@ -347,9 +349,12 @@ fn join(flags: Flags, file: File) -> Result<Config> {
         file.log_opts.into_iter().collect(),
     )?;
     let runtimes = runtimes(&flags.add_runtime, file.runtimes)?;
-    let default_runtime =
-        either("default-runtime", flags.default_runtime, file.default_runtime)?
-            .unwrap_or(RUNTIME.into());
+    let default_runtime = either(
+        "default-runtime",
+        flags.default_runtime,
+        file.default_runtime,
+    )?
+    .unwrap_or(RUNTIME.into());
     if !runtimes.contains_key(&default_runtime) {
         return Err(Error::invalid(format!(
             "default runtime {default_runtime:?} is not registered"
@@ -357,10 +362,21 @@ fn join(flags: Flags, file: File) -> Result<Config> {
     }
     let log_driver =
         either("log-driver", flags.log_driver, file.log_driver)?.unwrap_or("json-file".into());
-    crate::logs::check(&log_driver, log_opts.iter().map(|(k, v)| (k.as_str(), v.as_str())))?;
-    let shm = either("default-shm-size", flags.default_shm_size, file.default_shm_size)?;
-    let ipc_mode = either("default-ipc-mode", flags.default_ipc_mode, file.default_ipc_mode)?
-        .unwrap_or("private".into());
+    crate::logs::check(
+        &log_driver,
+        log_opts.iter().map(|(k, v)| (k.as_str(), v.as_str())),
+    )?;
+    let shm = either(
+        "default-shm-size",
+        flags.default_shm_size,
+        file.default_shm_size,
+    )?;
+    let ipc_mode = either(
+        "default-ipc-mode",
+        flags.default_ipc_mode,
+        file.default_ipc_mode,
+    )?
+    .unwrap_or("private".into());
     if !["private", "shareable"].contains(&ipc_mode.as_str()) {
         return Err(Error::invalid(format!(
             "default ipc mode {ipc_mode:?} is neither private nor shareable"

@@ -19,6 +19,7 @@
 mod api;
 mod archive;
 mod backend;
+mod clock;
 mod config;
 mod container;
 mod db;
@@ -155,6 +156,8 @@ async fn run(config: Config) -> Result<()> {
         .is_none()
         .then(|| supervise::Place::of(&config));
     let app = build(config, place.as_ref()).await?;
+    app.containers.adopt(&app);
+    container::exec::load(&app, &app.containers);
     let mut tasks = tokio::task::JoinSet::new();
     if let Some(place) = place {
         tasks.spawn(supervise::run(place, stop.clone()));
@@ -222,7 +225,7 @@ async fn instance(db: &Db) -> Result<String> {
     Ok(id)
 }
 
-fn make_private(dir: &Path) -> Result<()> {
+pub(crate) fn make_private(dir: &Path) -> Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -240,10 +243,7 @@ fn lock(data_root: &Path) -> Result<File> {
         .mode(0o600)
         .open(&path)
         .during(|| format!("open {}", path.display()))?;
-    let taken = rustix::fs::flock(
-        &file,
-        rustix::fs::FlockOperation::NonBlockingLockExclusive,
-    );
+    let taken = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
     taken.map_err(|_| {
         Error::conflict(format!(
             "data root {} is used by another daemon",
@@ -263,7 +263,7 @@ fn write_pidfile(path: &Path) -> Result<()> {
         && name.starts_with("dockerd")
     {
         return Err(
-            Error::conflict(format!("process {pid} is alive; end it first")).during(what())
+            Error::conflict(format!("process {pid} is alive; end it first")).during(what()),
         );
     }
     if let Some(parent) = path.parent() {

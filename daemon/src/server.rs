@@ -43,7 +43,11 @@ pub(crate) async fn listen(hosts: &[String], group: Option<&str>) -> Result<Vec<
                 open.push(Listener::Tcp(listener));
             }
             "fd" => open.extend(handed_over()?),
-            _ => return Err(Error::invalid(format!("host {host:?} has an unknown scheme"))),
+            _ => {
+                return Err(Error::invalid(format!(
+                    "host {host:?} has an unknown scheme"
+                )));
+            }
         }
     }
     Ok(open)
@@ -176,9 +180,8 @@ where
 {
     let (router, control) = (router.clone(), control.clone());
     tokio::spawn(async move {
-        let service = service_fn(move |request| {
-            api::serve(router.clone(), control.clone(), request)
-        });
+        let service =
+            service_fn(move |request| api::serve(router.clone(), control.clone(), request));
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().max_buf_size(64 * 1024);
         if let Err(e) = builder

@@ -134,7 +134,8 @@ fn find(lock: &Path) -> Result<Option<OwnedFd>> {
         Err(e) => return Err(Error::from(e).during(format!("open {}", lock.display()))),
     };
     for _ in 0..3 {
-        let Some(pid) = holder(&file).during(|| format!("read the lock {}", lock.display()))? else {
+        let Some(pid) = holder(&file).during(|| format!("read the lock {}", lock.display()))?
+        else {
             return Ok(None);
         };
         if let Ok(process) = pidfd_open(pid, PidfdFlags::empty())

@@ -48,12 +48,13 @@ pub(crate) async fn serve(
     mut service: Service,
     request: Request<hyper::body::Incoming>,
 ) -> Response {
-    let ours = request.uri().path().starts_with("/lite.control.v1.Control/");
+    let ours = request
+        .uri()
+        .path()
+        .starts_with("/lite.control.v1.Control/");
     if !ours {
-        let status = tonic::Status::unimplemented(format!(
-            "{} is not served here",
-            request.uri().path()
-        ));
+        let status =
+            tonic::Status::unimplemented(format!("{} is not served here", request.uri().path()));
         return status.into_http::<tonic::body::Body>().map(Body::new);
     }
     match service.call(request).await {

@@ -8,9 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use proto::engine::{
-    API_VERSION, ComponentVersion, MIN_API_VERSION, PlatformInfo, SystemVersion,
-};
+use proto::engine::{API_VERSION, ComponentVersion, MIN_API_VERSION, PlatformInfo, SystemVersion};
 
 use crate::App;
 use crate::backend::within;

@@ -2,7 +2,82 @@
 //!
 //! The shim writes and rotates the files (json-file); this side only reads, and deletes them with the container.
 
+pub(crate) mod json_file;
+pub(crate) mod read;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::config::Config;
+use crate::container::Record;
 use crate::error::{Error, Result};
+
+/// The log of a container; older parts lie beside it as `.1`, `.2` and so on.
+pub(crate) fn path(config: &Config, id: &str) -> PathBuf {
+    config.container_dir(id).join(format!("{id}-json.log"))
+}
+
+/// What each record of the log carries by the options `labels`, `env` and `tag`.
+pub(crate) fn attributes(record: &Record) -> BTreeMap<String, String> {
+    let options = &record.host.log_config.config;
+    let names = |key: &str| {
+        let list = options.get(key).map_or("", String::as_str);
+        let list: Vec<String> = list.split(',').map(|n| n.trim().to_owned()).collect();
+        list
+    };
+    let mut all = BTreeMap::new();
+    for name in names("labels") {
+        if let Some(value) = record.config.labels.get(&name) {
+            all.insert(name, value.clone());
+        }
+    }
+    for name in names("env") {
+        let mut variables = record.config.env.iter().flatten();
+        let found = variables.find_map(|v| v.strip_prefix(&name)?.strip_prefix('='));
+        if let Some(value) = found {
+            all.insert(name, value.to_owned());
+        }
+    }
+    if let Some(tag) = options.get("tag").filter(|tag| !tag.is_empty()) {
+        all.insert("tag".into(), expand(tag, record));
+    }
+    all
+}
+
+/// The usual placeholders of a tag.
+fn expand(tag: &str, record: &Record) -> String {
+    let image = record
+        .image
+        .strip_prefix("sha256:")
+        .unwrap_or(&record.image);
+    [
+        ("{{.ID}}", record.short()),
+        ("{{.FullID}}", record.id.as_str()),
+        ("{{.Name}}", record.name.as_str()),
+        ("{{.ImageID}}", image.get(..12).unwrap_or(image)),
+        ("{{.ImageFullID}}", record.image.as_str()),
+        ("{{.ImageName}}", record.config.image.as_str()),
+        ("{{.DaemonName}}", "docker"),
+    ]
+    .iter()
+    .fold(tag.to_owned(), |tag, (name, value)| {
+        tag.replace(name, value)
+    })
+}
+
+/// Escapes a value for the query of a URI; slashes stay readable.
+pub(crate) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {
+                out.push(byte as char);
+            }
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
+}
 
 /// Checks a log driver and its options.
 pub(crate) fn check<'a>(

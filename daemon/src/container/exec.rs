@@ -1,0 +1,470 @@
+//! Execs: further processes in a running container.
+//!
+//! ```text
+//!  Created ──start──▶ Running{pid} ──exit──▶ Ended{code}
+//!      └───start failed (126, 127)──────────▶ Ended{code}
+//! ```
+//!
+//! An exec is not the owner's business: it neither changes the record nor waits for the container's own commands. Its state
+//! is a watch; the exit comes from containerd's events, which may overtake the answer to Start. A small file below exec-root
+//! keeps what a fresh daemon needs to go on answering for it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use proto::containerd::services::tasks::v1 as tasks;
+use proto::engine::{ExecConfig, ExecInspect, ExecProcess};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::attach::{Connection, Files};
+use super::record::Record;
+use super::rootfs::Accounts;
+use super::state::State;
+use super::{Containers, Handle};
+use crate::App;
+use crate::backend::{QUICK, SLOW, within};
+use crate::error::{During, Error, Result};
+use crate::spec::{self, capabilities};
+
+/// How many ended execs of one container are remembered.
+const REMEMBERED: usize = 64;
+
+/// What an exec is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub(crate) enum Stage {
+    Created,
+    /// Start has been asked for.
+    Starting,
+    Running {
+        pid: u32,
+    },
+    Ended {
+        code: i64,
+        pid: u32,
+    },
+}
+
+/// One exec.
+#[derive(Debug)]
+pub(crate) struct Exec {
+    pub(crate) id: String,
+    pub(crate) config: ExecConfig,
+    stage: watch::Sender<Stage>,
+}
+
+/// What is kept of it below exec-root.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    version: u32,
+    id: String,
+    container: String,
+    config: ExecConfig,
+    stage: Stage,
+    #[serde(flatten)]
+    other: BTreeMap<String, serde_json::Value>,
+}
+
+impl Exec {
+    pub(crate) fn stage(&self) -> Stage {
+        *self.stage.borrow()
+    }
+
+    /// Follows it.
+    pub(crate) fn watch(&self) -> watch::Receiver<Stage> {
+        self.stage.subscribe()
+    }
+
+    /// Takes over how it ended; whatever is told twice counts once.
+    fn ended(&self, code: i64, pid: u32) -> bool {
+        self.stage.send_if_modified(|stage| {
+            let news = !matches!(stage, Stage::Ended { .. });
+            if news {
+                *stage = Stage::Ended { code, pid };
+            }
+            news
+        })
+    }
+
+    fn file(&self, app: &App) -> PathBuf {
+        app.config.exec_root.join("exec").join(&self.id)
+    }
+
+    fn keep(&self, app: &App, container: &str) -> Result<()> {
+        let path = self.file(app);
+        let what = || format!("write {}", path.display());
+        let kept = Kept {
+            version: 1,
+            id: self.id.clone(),
+            container: container.to_owned(),
+            config: self.config.clone(),
+            stage: self.stage(),
+            other: BTreeMap::new(),
+        };
+        let body =
+            serde_json::to_vec(&kept).map_err(|e| Error::internal(e.to_string()).during(what()))?;
+        if let Some(dir) = path.parent() {
+            crate::make_private(dir)?;
+        }
+        let temporary = path.with_extension("tmp");
+        std::fs::write(&temporary, body).during(what)?;
+        std::fs::rename(&temporary, &path).during(what)
+    }
+
+    /// The exec as inspect shows it.
+    pub(crate) fn inspect(&self, container: &str) -> ExecInspect {
+        let (running, code, pid) = match self.stage() {
+            Stage::Created | Stage::Starting => (false, None, 0),
+            Stage::Running { pid } => (true, None, pid),
+            Stage::Ended { code, pid } => (false, Some(code), pid),
+        };
+        let words = self.config.cmd.clone().unwrap_or_default();
+        ExecInspect {
+            id: self.id.clone(),
+            running,
+            exit_code: code,
+            process_config: ExecProcess {
+                tty: self.config.tty,
+                entrypoint: words.first().cloned().unwrap_or_default(),
+                arguments: words.into_iter().skip(1).collect(),
+                privileged: Some(self.config.privileged),
+                user: self.config.user.clone(),
+            },
+            open_stdin: self.config.attach_stdin,
+            open_stderr: self.config.attach_stderr,
+            open_stdout: self.config.attach_stdout,
+            can_remove: matches!(self.stage(), Stage::Ended { .. }),
+            container_id: container.to_owned(),
+            detach_keys: self.config.detach_keys.clone(),
+            pid: pid.into(),
+        }
+    }
+}
+
+/// Makes an exec in a running container; nothing runs yet.
+pub(crate) fn create(app: &App, handle: &Handle, config: ExecConfig) -> Result<Arc<Exec>> {
+    if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+        return Err(Error::invalid("No exec command specified"));
+    }
+    let record = handle.record();
+    check_running(&record)?;
+    if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
+        return Err(Error::invalid(format!(
+            "the working directory '{}' is invalid, it needs to be an absolute path",
+            config.working_dir
+        )));
+    }
+    let exec = Arc::new(Exec {
+        id: crate::random::id(),
+        config,
+        stage: watch::channel(Stage::Created).0,
+    });
+    let mut execs = handle.execs();
+    forget_old(app, &mut execs);
+    execs.insert(exec.id.clone(), exec.clone());
+    drop(execs);
+    emit(app, &record, "exec_create", &exec, None);
+    Ok(exec)
+}
+
+fn forget_old(app: &App, execs: &mut BTreeMap<String, Arc<Exec>>) {
+    let ended: Vec<String> = execs
+        .values()
+        .filter(|exec| matches!(exec.stage(), Stage::Ended { .. }))
+        .map(|exec| exec.id.clone())
+        .collect();
+    let many = ended.len().saturating_sub(REMEMBERED);
+    for id in ended.into_iter().take(many) {
+        if let Some(exec) = execs.remove(&id) {
+            // Absent is what is wanted.
+            let _ = std::fs::remove_file(exec.file(app));
+        }
+    }
+}
+
+fn check_running(record: &Record) -> Result<()> {
+    match &record.state {
+        State::Running(running) if running.paused => Err(Error::conflict(format!(
+            "Container {} is paused, unpause the container before exec",
+            record.id
+        ))),
+        State::Running(_) => Ok(()),
+        State::Restarting(_) => Err(Error::conflict(format!(
+            "Container {} is restarting, wait until the container is running",
+            record.id
+        ))),
+        _ => Err(Error::conflict(format!(
+            "container {} is not running",
+            record.id
+        ))),
+    }
+}
+
+fn emit(app: &App, record: &Record, action: &str, exec: &Exec, code: Option<i64>) {
+    let words = exec.config.cmd.as_deref().unwrap_or_default().join(" ");
+    let action = match action {
+        "exec_die" => action.to_owned(),
+        _ => format!("{action}: {words}"),
+    };
+    let mut attributes = record.attributes();
+    attributes.insert("execID".into(), exec.id.clone());
+    if let Some(code) = code {
+        attributes.insert("exitCode".into(), code.to_string());
+    }
+    app.events
+        .emit("container", &action, &record.id, attributes);
+}
+
+/// Starts an exec and gives the connection to it, unless nobody wants one.
+pub(crate) async fn start(
+    app: &App,
+    handle: &Handle,
+    exec: &Arc<Exec>,
+    attach: bool,
+    console: Option<[u32; 2]>,
+) -> Result<Option<Connection>> {
+    let record = handle.record();
+    check_running(&record)?;
+    let claimed = exec.stage.send_if_modified(|stage| {
+        let free = *stage == Stage::Created;
+        if free {
+            *stage = Stage::Starting;
+        }
+        free
+    });
+    if !claimed {
+        return Err(Error::conflict(format!("exec {} has already run", exec.id)));
+    }
+    let files = Files::of(&app.config, &exec.id);
+    match attempt(app, &record, exec, &files, attach, console).await {
+        Ok(connection) => {
+            emit(app, &record, "exec_start", exec, None);
+            Ok(connection)
+        }
+        Err(e) => {
+            let error = classify(e);
+            let code = error.0;
+            exec.ended(code, 0);
+            files.remove();
+            forget(app, handle.id(), &exec.id).await;
+            Err(error.1)
+        }
+    }
+}
+
+/// Docker's exit code and status for an exec that could not be started.
+fn classify(error: Error) -> (i64, Error) {
+    let text = error.message().to_owned();
+    let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    let missing = has(&["executable file not found", "no such file or directory"]);
+    let refused = has(&["permission denied", "is a directory"]);
+    let kind = proto::error::ErrorKind::InvalidArgument;
+    match () {
+        () if missing => (127, error.with_kind(kind)),
+        () if refused => (126, error.with_kind(kind)),
+        () => (128, error),
+    }
+}
+
+async fn attempt(
+    app: &App,
+    record: &Record,
+    exec: &Exec,
+    files: &Files,
+    attach: bool,
+    console: Option<[u32; 2]>,
+) -> Result<Option<Connection>> {
+    let input = attach && exec.config.attach_stdin;
+    let output = attach && (exec.config.attach_stdout || exec.config.attach_stderr || input);
+    let talks = output || exec.config.tty;
+    if talks {
+        files.prepare(input)?;
+    }
+    let process = describe(app, record, &exec.config, console).await?;
+    let request = tasks::ExecProcessRequest {
+        container_id: record.id.clone(),
+        exec_id: exec.id.clone(),
+        stdin: match input {
+            true => files.stdin.to_string_lossy().into_owned(),
+            false => String::new(),
+        },
+        stdout: match talks {
+            true => format!("attach://{}", files.socket.display()),
+            false => String::new(),
+        },
+        stderr: String::new(),
+        terminal: exec.config.tty,
+        spec: Some(proto::any::json(proto::any::PROCESS, process)),
+    };
+    let mut client = app.backend.tasks();
+    within(SLOW, client.exec(request))
+        .await
+        .during(|| "OCI runtime exec failed")?;
+    let connection = match output {
+        true => Some(files.connect(input).await?),
+        false => None,
+    };
+    exec.keep(app, &record.id)?;
+    let request = tasks::StartRequest {
+        container_id: record.id.clone(),
+        exec_id: exec.id.clone(),
+    };
+    let reply = within(SLOW, client.start(request)).await?;
+    exec.stage.send_if_modified(|stage| {
+        // Its end may have been told already.
+        let first = *stage == Stage::Starting;
+        if first {
+            *stage = Stage::Running { pid: reply.pid };
+        }
+        first
+    });
+    exec.keep(app, &record.id)?;
+    Ok(connection)
+}
+
+/// The process section of an exec: the container's own, but for what the exec says.
+async fn describe(
+    app: &App,
+    record: &Record,
+    config: &ExecConfig,
+    console: Option<[u32; 2]>,
+) -> Result<Vec<u8>> {
+    let pid = match &record.state {
+        State::Running(running) => running.pid,
+        _ => {
+            return Err(Error::conflict(format!(
+                "container {} is not running",
+                record.id
+            )));
+        }
+    };
+    let user = match config.user.as_str() {
+        "" => record.config.user.clone(),
+        given => given.to_owned(),
+    };
+    let accounts = tokio::task::spawn_blocking(move || Accounts::of_process(pid))
+        .await
+        .map_err(|e| Error::internal(format!("read the accounts of the container: {e}")))??;
+    let host = &record.host;
+    let added = host.group_add.as_deref().unwrap_or_default();
+    let user = spec::user::resolve(&user, &accounts.passwd, &accounts.group, added)?;
+    let capabilities = capabilities::of(
+        host.privileged || config.privileged,
+        host.cap_add.as_deref().unwrap_or_default(),
+        host.cap_drop.as_deref().unwrap_or_default(),
+        &capabilities::held(),
+    )?;
+    let env = spec::process::environment(
+        &record.config.hostname,
+        config.tty,
+        record.config.env.as_deref().unwrap_or_default(),
+    );
+    let security = spec::Security::parse(host.security_opt.as_deref().unwrap_or_default())?;
+    let process = spec::process::build(spec::process::Wanted {
+        args: config.cmd.clone().unwrap_or_default(),
+        env: spec::process::overlay(env, config.env.as_deref().unwrap_or_default()),
+        cwd: match config.working_dir.as_str() {
+            "" => &record.config.working_dir,
+            given => given,
+        },
+        tty: config.tty,
+        console: console.or(config.console_size).unwrap_or_default(),
+        user,
+        capabilities: &capabilities,
+        no_new_privileges: security.no_new_privileges,
+        oom_score_adj: host.oom_score_adj,
+        rlimits: spec::process::rlimits(
+            &app.config.default_ulimits,
+            host.resources.ulimits.as_deref().unwrap_or_default(),
+        )?,
+    })?;
+    serde_json::to_vec(&process).map_err(|e| Error::internal(format!("encode the process: {e}")))
+}
+
+/// An exec has ended: its state and an event say so at once; containerd and the disk forget it afterwards.
+pub(crate) fn exited(app: &Arc<App>, handle: &Handle, id: &str, pid: u32, code: u32) {
+    let exec = handle.execs().get(id).cloned();
+    if let Some(exec) = &exec
+        && exec.ended(code.into(), pid)
+    {
+        emit(app, &handle.record(), "exec_die", exec, Some(code.into()));
+        if let Err(e) = exec.keep(app, handle.id()) {
+            tracing::warn!("exec {id}: {e}");
+        }
+    }
+    let (app, container, id) = (app.clone(), handle.id().to_owned(), id.to_owned());
+    tokio::spawn(async move {
+        forget(&app, &container, &id).await;
+        Files::of(&app.config, &id).remove();
+    });
+}
+
+/// Lets containerd forget an ended exec.
+async fn forget(app: &App, container: &str, id: &str) {
+    let request = tasks::DeleteProcessRequest {
+        container_id: container.to_owned(),
+        exec_id: id.to_owned(),
+    };
+    match within(QUICK, app.backend.tasks().delete_process(request)).await {
+        Ok(_) => {}
+        Err(e) if e.is_not_found() => {}
+        Err(e) => tracing::debug!("delete exec {id} of container {container}: {e}"),
+    }
+}
+
+/// Reads what a former daemon kept about execs. Those of containers that are no more are dropped.
+pub(crate) fn load(app: &App, containers: &Containers) {
+    let dir = app.config.exec_root.join("exec");
+    let Ok(entries) = std::fs::read_dir(&dir) else {
+        return;
+    };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let read = std::fs::read(&path).ok();
+        let kept = read.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
+        let handle = kept
+            .as_ref()
+            .and_then(|kept| containers.find(&kept.container).ok());
+        match (kept, handle) {
+            (Some(kept), Some(handle)) => {
+                let exec = Exec {
+                    id: kept.id.clone(),
+                    config: kept.config,
+                    stage: watch::channel(kept.stage).0,
+                };
+                handle.execs().insert(kept.id, Arc::new(exec));
+            }
+            // Half-written, or nobody's.
+            _ => drop(std::fs::remove_file(&path)),
+        }
+    }
+}
+
+/// Asks containerd about the execs that were running; what it does not know has ended with a code that nobody knows.
+pub(crate) async fn reconcile(app: &Arc<App>, handle: &Handle) {
+    let open: Vec<Arc<Exec>> = handle
+        .execs()
+        .values()
+        .filter(|exec| matches!(exec.stage(), Stage::Running { .. } | Stage::Starting))
+        .cloned()
+        .collect();
+    for exec in open {
+        let request = tasks::GetRequest {
+            container_id: handle.id().to_owned(),
+            exec_id: exec.id.clone(),
+        };
+        match within(QUICK, app.backend.tasks().get(request)).await {
+            Ok(reply) => {
+                if let Some(process) = reply.process
+                    && process.status() == proto::containerd::v1::types::Status::Stopped
+                {
+                    exited(app, handle, &exec.id, process.pid, process.exit_status);
+                }
+            }
+            // A daemon that died starting it may have left it in this stage for good.
+            Err(e) if e.is_not_found() => exited(app, handle, &exec.id, 0, 255),
+            Err(e) => tracing::warn!("look up exec {}: {e}", exec.id),
+        }
+    }
+}
