@@ -262,6 +262,14 @@ fn malformed(what: &'static str) -> DiffError {
     DiffError::Read(io::Error::new(io::ErrorKind::InvalidData, what))
 }
 
+/// A number of a header; a field that was left blank is 0.
+fn or_blank(number: io::Result<u64>, field: &[u8]) -> io::Result<u64> {
+    match field.iter().all(|b| matches!(b, 0 | b' ')) {
+        true => Ok(0),
+        false => number,
+    }
+}
+
 fn entry(header: &Header, extensions: Extensions) -> Result<Entry, DiffError> {
     let path = extensions
         .path
@@ -309,13 +317,16 @@ fn entry(header: &Header, extensions: Extensions) -> Result<Entry, DiffError> {
     if extensions.sparse {
         return unsupported("a sparse file");
     }
-    let id = |pax: Option<u64>, plain: io::Result<u64>| {
+    let raw = header.as_old();
+    let id = |pax: Option<u64>, plain: io::Result<u64>, field: &[u8]| {
         let id = pax
-            .map_or(plain, Ok)
+            .map_or_else(|| or_blank(plain, field), Ok)
             .map_err(|_| wrong("owner is malformed"))?;
         u32::try_from(id).map_err(|_| wrong("owner is out of range"))
     };
-    let seconds = header.mtime().map_err(|_| wrong("time is malformed"))?;
+    let mode = or_blank(header.mode().map(u64::from), &raw.mode)
+        .map_err(|_| wrong("mode is malformed"))?;
+    let seconds = or_blank(header.mtime(), &raw.mtime).map_err(|_| wrong("time is malformed"))?;
     let mtime = extensions
         .mtime
         .unwrap_or((i64::try_from(seconds).unwrap_or(i64::MAX), 0));
@@ -333,9 +344,9 @@ fn entry(header: &Header, extensions: Extensions) -> Result<Entry, DiffError> {
     Ok(Entry {
         kind,
         size,
-        mode: header.mode().map_err(|_| wrong("mode is malformed"))? & 0o7777,
-        uid: id(extensions.uid, header.uid())?,
-        gid: id(extensions.gid, header.gid())?,
+        mode: u32::try_from(mode & 0o7777).unwrap_or(0),
+        uid: id(extensions.uid, header.uid(), &raw.uid)?,
+        gid: id(extensions.gid, header.gid(), &raw.gid)?,
         mtime,
         atime: extensions.atime.unwrap_or(mtime),
         xattrs: extensions.xattrs,

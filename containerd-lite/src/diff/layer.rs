@@ -59,6 +59,8 @@ impl<W: Write> Layer<W> {
         let mut header = Header::new_ustar();
         header.set_entry_type(EntryType::Regular);
         header.set_mode(0o600);
+        header.set_uid(0);
+        header.set_gid(0);
         header.set_size(0);
         header.set_mtime(self.epoch.map_or(0, |e| u64::try_from(e).unwrap_or(0)));
         self.append(header, path.as_os_str().as_bytes(), None, &[], io::empty())

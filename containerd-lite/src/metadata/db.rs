@@ -226,7 +226,7 @@ fn write_loop(connection: &Connection, mut jobs: mpsc::Receiver<Job>) {
             let _ = connection.execute_batch("ROLLBACK");
         }
         for answer in answers {
-            answer(committed.as_ref().map(|()| ()).map_err(|e| e));
+            answer(committed.as_ref().copied());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Exit records of tasks whose bundle is gone or whose shim died, kept until the client deletes the task.
 
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::params;
 
 use super::{Result, Store, attempt};
 use crate::time::Nanos;
@@ -57,15 +57,6 @@ impl Exits<'_> {
                 Ok(())
             })
             .await
-    }
-
-    /// The record of one process; `exec` is empty for the init process.
-    pub(crate) fn get(&self, ns: &str, container: &str, exec: &str) -> Result<Option<Exit>> {
-        self.0.read(|c| {
-            c.prepare_cached("SELECT * FROM exits WHERE ns = ?1 AND container = ?2 AND exec = ?3")
-                .and_then(|mut s| s.query_row([ns, container, exec], row).optional())
-                .map_err(attempt("read exit record"))
-        })
     }
 
     /// All records with their namespaces.

@@ -184,3 +184,6 @@ pub(crate) fn mask_map(current: &mut Labels, new: &Labels, field: &str, path: &s
 pub(crate) fn bad_path(path: &str, what: &str, name: &str) -> MetadataError {
     MetadataError::Invalid(format!("cannot update {path:?} field on {what} {name:?}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -174,34 +174,20 @@ impl Snapshots<'_> {
         })
     }
 
-    /// Records an active snapshot or a view whose directory `id` has been made.
+    /// Records `new`, an active snapshot or a view whose directory has been made.
     pub(crate) fn insert(
         &self,
         ns: &str,
         lease: Option<&str>,
-        id: i64,
-        kind: SnapshotKind,
-        key: &str,
-        parent: &str,
-        labels: &Labels,
+        mut new: SnapshotRow,
     ) -> Result<SnapshotRow> {
         identifier("namespace", ns)?;
-        if key.is_empty() {
+        if new.name.is_empty() {
             return Err(MetadataError::Invalid(
                 "snapshot key must not be empty".into(),
             ));
         }
-        let now = now();
-        let new = SnapshotRow {
-            name: key.to_owned(),
-            id,
-            parent: parent.to_owned(),
-            kind,
-            labels: checked_labels(labels)?,
-            usage: Usage::default(),
-            created_at: now,
-            updated_at: now,
-        };
+        new.labels = checked_labels(&new.labels)?;
         let (snapshotter, ns, lease) = (
             self.snapshotter.clone(),
             ns.to_owned(),

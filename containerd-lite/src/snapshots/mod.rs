@@ -172,11 +172,21 @@ impl Snapshotter {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.path(id);
         let _making = self.making.read().unwrap_or_else(PoisonError::into_inner);
-        let made = self.driver.make(&path, kind, &parents).and_then(|()| {
-            Ok(self
-                .rows()
-                .insert(ns, lease, id, kind, key, parent, labels)?)
-        });
+        let now = crate::time::now();
+        let row = SnapshotRow {
+            name: key.to_owned(),
+            id,
+            parent: parent.to_owned(),
+            kind,
+            labels: labels.clone(),
+            usage: Usage::default(),
+            created_at: now,
+            updated_at: now,
+        };
+        let made = self
+            .driver
+            .make(&path, kind, &parents)
+            .and_then(|()| Ok(self.rows().insert(ns, lease, row)?));
         if let Err(error) = made {
             // The first cause is what the caller needs; a leftover is removed by the next cleanup.
             let _ = std::fs::remove_dir_all(&path);
