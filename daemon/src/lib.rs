@@ -47,6 +47,8 @@ use anyhow::Context;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::backend::Backend;
 use crate::config::{Config, Flags};
@@ -133,11 +135,21 @@ fn log_to_stderr(level: &str) {
         "error" | "fatal" => tracing::Level::ERROR,
         _ => tracing::Level::INFO,
     };
-    tracing_subscriber::fmt()
+    // Of the libraries below only what goes wrong, unless all is wanted.
+    let others = match level {
+        tracing::Level::TRACE => level,
+        _ => level.min(tracing::Level::WARN),
+    };
+    let wanted = tracing_subscriber::filter::Targets::new()
+        .with_default(others)
+        .with_target(env!("CARGO_CRATE_NAME"), level);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(false)
-        .with_max_level(level)
-        .log_internal_errors(false)
+        .log_internal_errors(false);
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(wanted)
         .init();
 }
 

@@ -223,6 +223,10 @@ async fn sweep(app: &Arc<App>) {
     if let Err(e) = sweep_snapshots(app).await {
         tracing::warn!("sweep snapshots: {e}");
     }
+    // Each owner has released the endpoint of its own container if that is down; what is left belongs to nobody.
+    if let Err(e) = app.network.restore(&app.containers.ids()).await {
+        tracing::warn!("sweep endpoints: {e}");
+    }
     let root = app.config.data_root.join("containers");
     let Ok(entries) = std::fs::read_dir(&root) else {
         return;

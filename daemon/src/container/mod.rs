@@ -32,7 +32,7 @@ pub(crate) mod stats;
 pub(crate) mod stop;
 pub(crate) mod top;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -203,6 +203,13 @@ impl Containers {
     /// All of them.
     pub(crate) fn all(&self) -> Vec<Handle> {
         self.read().by_id.values().cloned().collect()
+    }
+
+    /// The ids of all, those being created included.
+    pub(crate) fn ids(&self) -> BTreeSet<String> {
+        let table = self.read();
+        let known = table.by_id.keys().chain(table.names.values());
+        known.cloned().collect()
     }
 
     /// Whether a container has this id, or is being created under it.

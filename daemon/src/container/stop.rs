@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use proto::containerd::services::tasks::v1 as tasks;
+use proto::error::ErrorKind;
 
 use super::actor::Actor;
 use super::state::State;
 use super::{Command, Handle, View, attach::Files};
 use crate::App;
-use crate::backend::{SLOW, within};
+use crate::backend::{QUICK, SLOW, within};
 use crate::error::{Error, Result};
 
 /// How long a stop waits when nothing is said.
@@ -74,11 +75,11 @@ pub(crate) async fn restart(
     seconds: Option<i64>,
 ) -> Result<()> {
     match stop(app, handle, signal, seconds).await {
-        Err(e) if e.kind() != proto::error::ErrorKind::NotModified => return Err(e),
+        Err(e) if e.kind() != ErrorKind::NotModified => return Err(e),
         _ => {}
     }
     match handle.ask(Command::Start).await {
-        Err(e) if e.kind() != proto::error::ErrorKind::NotModified => return Err(e),
+        Err(e) if e.kind() != ErrorKind::NotModified => return Err(e),
         _ => {}
     }
     let record = handle.record();
@@ -153,15 +154,49 @@ pub(crate) async fn wait(
 /// Clears away what an ended task leaves: the task itself, its endpoint, its files. Goes on whatever fails, and says so.
 pub(super) async fn clear(actor: &mut Actor) {
     let id = actor.record.id.clone();
-    let request = tasks::DeleteTaskRequest {
-        container_id: id.clone(),
-    };
-    match within(SLOW, actor.app.backend.tasks().delete(request)).await {
-        Ok(_) => {}
-        Err(e) if e.is_not_found() => {}
-        Err(e) => tracing::warn!("delete the task of container {id}: {e}"),
+    if let Err(e) = delete_task(&actor.app, &id).await {
+        tracing::warn!("delete the task of container {id}: {e}");
     }
     clear_host(actor).await;
+}
+
+/// Deletes a task. One that still runs, as after a start that failed half-way, is killed first.
+async fn delete_task(app: &App, id: &str) -> Result<()> {
+    let mut client = app.backend.tasks();
+    let request = tasks::DeleteTaskRequest {
+        container_id: id.to_owned(),
+    };
+    match within(SLOW, client.delete(request.clone())).await {
+        Ok(_) => return Ok(()),
+        Err(e) if e.is_not_found() => return Ok(()),
+        Err(e) if e.kind() == ErrorKind::FailedPrecondition => {}
+        Err(e) => return Err(e),
+    }
+    let kill = tasks::KillRequest {
+        container_id: id.to_owned(),
+        signal: 9,
+        ..Default::default()
+    };
+    match within(QUICK, client.kill(kill)).await {
+        Ok(()) => {}
+        // It ended meanwhile.
+        Err(e) if e.is_not_found() => {}
+        Err(e) => return Err(e.during("kill it")),
+    }
+    let wait = tasks::WaitRequest {
+        container_id: id.to_owned(),
+        ..Default::default()
+    };
+    match within(AFTER_KILL, client.wait(wait)).await {
+        Ok(_) => {}
+        Err(e) if e.is_not_found() => return Ok(()),
+        Err(e) => return Err(e.during("wait for its end")),
+    }
+    match within(SLOW, client.delete(request)).await {
+        Ok(_) => Ok(()),
+        Err(e) if e.is_not_found() => Ok(()),
+        Err(e) => Err(e),
+    }
 }
 
 /// The part of it that lies on the host.
