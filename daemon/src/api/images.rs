@@ -15,7 +15,7 @@ use super::{Params, Version, ok};
 use crate::App;
 use crate::error::{Error, Result};
 use crate::images::progress::{self, Progress};
-use crate::images::{ImportOptions, list};
+use crate::images::{ImportOptions, User, list};
 
 /// The routes of this noun.
 pub(crate) fn routes() -> Router<Arc<App>> {
@@ -166,8 +166,19 @@ async fn import(app: Arc<App>, params: &Params, body: Body) -> Response {
 }
 
 /// The containers made from an image.
-fn users(_app: &App, _id: &str) -> Vec<crate::images::User> {
-    Vec::new()
+fn users(app: &App, id: &str) -> Vec<User> {
+    let records = app
+        .containers
+        .all()
+        .into_iter()
+        .map(|handle| handle.record());
+    records
+        .filter(|record| record.image == id)
+        .map(|record| User {
+            container: record.id.clone(),
+            running: record.state.running().is_some(),
+        })
+        .collect()
 }
 
 fn emit(app: &App, action: &str, id: &str, name: &str) {

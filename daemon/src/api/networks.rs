@@ -59,6 +59,7 @@ async fn prune(params: Params) -> Result<Response> {
     Ok(ok(&NetworksPruned::default()))
 }
 
-fn container_name(_app: &App, _id: &str) -> Option<String> {
-    None
+fn container_name(app: &App, id: &str) -> Option<String> {
+    let handle = app.containers.find(id).ok()?;
+    Some(handle.record().name.clone())
 }

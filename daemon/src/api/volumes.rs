@@ -71,8 +71,8 @@ async fn prune(State(app): State<Arc<App>>, version: Version, params: Params) ->
 }
 
 /// The containers that use a volume.
-fn users(_app: &App, _name: &str) -> Vec<String> {
-    Vec::new()
+fn users(app: &App, name: &str) -> Vec<String> {
+    app.containers.volume_users(name, "")
 }
 
 fn emit(app: &App, action: &str, name: &str) {

@@ -14,6 +14,7 @@
 //! failed.
 
 mod bridge;
+pub(crate) mod container;
 mod endpoint;
 pub(crate) mod files;
 pub(crate) mod ipam;
@@ -137,6 +138,8 @@ struct Inner {
 struct State {
     pool: Option<Pool>,
     endpoints: BTreeMap<String, Endpoint>,
+    /// Containers whose endpoints a former daemon made, until [`Network::restore`] has seen them.
+    inherited: BTreeSet<String>,
 }
 
 /// The part of the configuration that matters here.
@@ -188,6 +191,7 @@ impl Network {
         }
         let record = record(db).await?;
         let endpoints = settings.load()?;
+        settings.unpin_strays(&endpoints)?;
         let network = Self {
             inner: Arc::new(Inner {
                 fixed: ["none", "host"].map(|name| show::derived_id(&record.id, name)),
@@ -197,11 +201,16 @@ impl Network {
                 bridge: tokio::sync::Mutex::default(),
                 state: Mutex::new(State {
                     pool: None,
+                    inherited: endpoints.keys().cloned().collect(),
                     endpoints,
                 }),
                 leaving: tokio::sync::Mutex::default(),
             }),
         };
+        for endpoint in network.inner.settings.leaving()? {
+            let task = Inner::finish(network.inner.clone(), endpoint);
+            network.inner.leaving.lock().await.spawn(task);
+        }
         if network.has_bridge() {
             let background = network.clone();
             tokio::spawn(async move {
@@ -319,25 +328,14 @@ impl Network {
         while leaving.join_next().await.is_some() {}
     }
 
-    /// Makes the endpoints agree with the containers that run: what belongs to no other is removed. All is tried; the
-    /// first failure is answered.
+    /// Removes the endpoints of a former daemon whose containers do not run. Those made since this one started are not
+    /// looked at: their containers may be starting. All is tried; the first failure is answered.
     pub(crate) async fn restore(&self, running: &BTreeSet<String>) -> Result<()> {
+        let inherited = std::mem::take(&mut self.inner.state().inherited);
         let mut outcome = Ok(());
-        let known: Vec<String> = self.inner.state().endpoints.keys().cloned().collect();
-        for container in known.iter().filter(|id| !running.contains(*id)) {
+        for container in inherited.iter().filter(|id| !running.contains(*id)) {
+            tracing::info!("remove the endpoint of container {container}, which does not run");
             outcome = outcome.and(self.detach(container).await);
-        }
-        for endpoint in self.inner.settings.leaving()? {
-            let task = Inner::finish(self.inner.clone(), endpoint);
-            self.inner.leaving.lock().await.spawn(task);
-        }
-        let pins = self.inner.settings.netns.clone();
-        let strays = std::fs::read_dir(&pins).during(|| format!("read {}", pins.display()))?;
-        for stray in strays.flatten() {
-            let name = stray.file_name().to_string_lossy().into_owned();
-            if !known.contains(&name) && !running.contains(&name) {
-                outcome = outcome.and(endpoint::unpin(&stray.path()));
-            }
         }
         outcome
     }
@@ -604,6 +602,19 @@ impl Settings {
     fn load(&self) -> Result<BTreeMap<String, Endpoint>> {
         let read = self.read_all("json")?.into_iter();
         Ok(read.map(|e| (e.container.clone(), e)).collect())
+    }
+
+    /// Lets go of namespaces that no endpoint speaks of: a daemon was killed between the two steps of a removal, or before a
+    /// reboot if the directory outlived it.
+    fn unpin_strays(&self, endpoints: &BTreeMap<String, Endpoint>) -> Result<()> {
+        let what = || format!("read {}", self.netns.display());
+        for entry in std::fs::read_dir(&self.netns).during(what)? {
+            let path = entry.during(what)?.path();
+            if !endpoints.values().any(|endpoint| endpoint.netns == path) {
+                endpoint::unpin(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// The endpoints whose removal was cut short.

@@ -408,7 +408,8 @@ fn make_dir(path: &Path) -> Result<()> {
         .during(|| format!("make {}", path.display()))
 }
 
-fn set_mode(path: &Path, mode: u32) -> std::io::Result<()> {
+/// Sets the permission bits.
+pub(crate) fn set_mode(path: &Path, mode: u32) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
