@@ -62,8 +62,6 @@ pub(crate) struct LiveProcess {
     pub(crate) pid: i32,
     /// The handle.
     pub(crate) pidfd: OwnedFd,
-    /// What was read after the handle was opened.
-    pub(crate) stat: ProcStat,
 }
 
 impl LiveProcess {
@@ -72,7 +70,7 @@ impl LiveProcess {
         let raw = Pid::from_raw(pid)?;
         let pidfd = pidfd_open(raw, PidfdFlags::empty()).ok()?;
         let stat = ProcStat::read(pid)?;
-        (stat.start_time == start_time && !stat.is_dead()).then_some(Self { pid, pidfd, stat })
+        (stat.start_time == start_time && !stat.is_dead()).then_some(Self { pid, pidfd })
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) enum Status {
     Created,
     /// The program runs.
     Running,
-    /// The program runs but is frozen.
+    /// The process is frozen, before or after the program began.
     Paused,
     /// The process is gone.
     Stopped,
@@ -174,7 +174,16 @@ pub(crate) struct StateDir {
 
 /// The container's lock, held until dropped.
 #[derive(Debug)]
-pub(crate) struct LockGuard(#[allow(dead_code, reason = "held, not read")] File);
+pub(crate) struct LockGuard(File);
+
+impl LockGuard {
+    /// The descriptor's number. A forked child must close its copy, or the lock
+    /// would be held for as long as the child lives.
+    pub(crate) fn number(&self) -> i32 {
+        use std::os::fd::AsRawFd as _;
+        self.0.as_raw_fd()
+    }
+}
 
 impl StateDir {
     /// Names it without looking whether it exists.
@@ -290,8 +299,8 @@ impl StateDir {
         match stat {
             None => Status::Stopped,
             Some(s) if s.is_dead() => Status::Stopped,
-            Some(s) if s.not_executed() => Status::Created,
             Some(_) if self.is_frozen(state) => Status::Paused,
+            Some(s) if s.not_executed() => Status::Created,
             Some(_) => Status::Running,
         }
     }

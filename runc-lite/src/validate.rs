@@ -2,6 +2,7 @@
 
 use crate::namespaces::Plan;
 use crate::rootfs::options;
+use crate::security::{capabilities, rlimits};
 use crate::spec::{Process, Spec};
 
 /// Why a configuration is refused.
@@ -67,6 +68,16 @@ pub(crate) fn check_process(process: &Process) -> Result<(), ValidateError> {
         if id == u32::MAX {
             return malformed(format!("user {field} {id} is out of range"));
         }
+    }
+    crate::security::rlimits::check(&process.rlimits).map_err(ValidateError::Malformed)?;
+    if let Some(caps) = &process.capabilities {
+        crate::security::capabilities::warn_unknown(caps);
+    }
+    if let Err(why) = rlimits::check(&process.rlimits) {
+        return malformed(why);
+    }
+    if let Some(caps) = &process.capabilities {
+        capabilities::warn_unknown(caps);
     }
     if !process.selinux_label.is_empty()
         && !std::path::Path::new("/sys/fs/selinux/enforce").exists()
@@ -183,10 +194,12 @@ fn check_unsupported(spec: &Spec) -> Result<(), ValidateError> {
     if !linux.mount_label.is_empty() && !std::path::Path::new("/sys/fs/selinux/enforce").exists() {
         return unsupported("linux.mountLabel", "selinux is disabled or not supported");
     }
-    if let Some(personality) = &linux.personality {
-        if !personality.flags.is_empty() {
-            return unsupported("linux.personality.flags", "no flag is defined");
-        }
+    if linux
+        .personality
+        .as_ref()
+        .is_some_and(|p| !p.flags.is_empty())
+    {
+        return unsupported("linux.personality.flags", "no flag is defined");
     }
     let propagation = linux.rootfs_propagation.as_str();
     if !propagation.is_empty() && options::propagation_flag(propagation).is_none() {

@@ -7,25 +7,26 @@ use crate::error::Doing as _;
 use crate::sys::exec::inherited;
 
 pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<(), CommandError> {
-    seal()?;
-    let mut request = request(context, parsed)?;
+    let preserved = seal(parsed)?;
+    let mut request = request(context, parsed, preserved);
     request.gate = true;
     // The child waits at its gate; it goes to whoever reaps for our caller.
     create::create(request)?;
     Ok(())
 }
 
-/// Goes on from the private copy of the binary.
-pub(super) fn seal() -> Result<(), CommandError> {
-    Ok(crate::sealed::ensure().doing(|| "run from a sealed copy of the runtime's binary")?)
+/// Goes on from the private copy of the binary, without the descriptors that our
+/// caller left open by mistake: executing the copy closes them. Gives the number
+/// of those that are kept.
+pub(super) fn seal(parsed: &Parsed) -> Result<u32, CommandError> {
+    let preserved = preserved_fds(parsed)?;
+    crate::sealed::ensure().doing(|| "run from a sealed copy of the runtime's binary")?;
+    Ok(preserved)
 }
 
 /// What `create` and `run` have in common.
-pub(super) fn request<'a>(
-    context: &Context,
-    parsed: &'a Parsed,
-) -> Result<Request<'a>, CommandError> {
-    Ok(Request {
+pub(super) fn request<'a>(context: &Context, parsed: &'a Parsed, preserve_fds: u32) -> Request<'a> {
+    Request {
         root: context.root.clone(),
         id: parsed.id(),
         bundle: parsed.value("bundle"),
@@ -34,16 +35,16 @@ pub(super) fn request<'a>(
         pidfd_socket: parsed.value("pidfd-socket").filter(|p| !p.is_empty()),
         no_pivot: parsed.switch("no-pivot"),
         no_new_keyring: parsed.switch("no-new-keyring"),
-        preserve_fds: preserved_fds(parsed)?,
+        preserve_fds,
         systemd_cgroup: context.systemd_cgroup,
         rootless: context.rootless,
         ..Request::default()
-    })
+    }
 }
 
 /// How many descriptors after stdio the program gets: those of socket
 /// activation and those asked for. All others of our caller are closed to it.
-pub(super) fn preserved_fds(parsed: &Parsed) -> Result<u32, CommandError> {
+fn preserved_fds(parsed: &Parsed) -> Result<u32, CommandError> {
     let asked = parsed.number::<u32>("preserve-fds")?.unwrap_or(0);
     let activation = std::env::var("LISTEN_FDS")
         .ok()

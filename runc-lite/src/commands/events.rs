@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CommandError, Container, Context, refuse};
+use super::{CommandError, Container, Context, refuse, say};
 use crate::args::Parsed;
 use crate::error::Doing as _;
 use crate::state::Status;
@@ -53,7 +53,7 @@ fn print(kind: &str, id: &str, data: Option<serde_json::Value>) -> Result<(), Co
     if let Some(data) = data {
         event["data"] = data;
     }
-    println!("{event}");
+    say(format_args!("{event}\n"));
     Ok(())
 }
 

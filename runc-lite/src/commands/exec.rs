@@ -20,7 +20,7 @@ use crate::sys::clone::{Forked, fork_into};
 use crate::validate;
 
 pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, CommandError> {
-    super::create::seal()?;
+    let preserve = super::create::seal(parsed)?;
     let container = context.container(parsed)?;
     let target = running(&container, parsed.switch("ignore-paused"))?;
     let spec = container.spec()?;
@@ -34,7 +34,6 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, CommandError
         .transpose()?;
     let detach = parsed.switch("detach");
     let socket = parsed.value("console-socket").filter(|s| !s.is_empty());
-    let preserve = super::create::preserved_fds(parsed)?;
     let (console, terminal) = console_ends(process.terminal, socket, !detach)?;
     let signals = if detach {
         None

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::CommandError;
+use super::{CommandError, say};
 use crate::error::Doing as _;
 use crate::rootfs::options;
 use crate::security::{capabilities, seccomp};
@@ -40,6 +40,6 @@ pub(super) fn run() -> Result<(), CommandError> {
     let text = serde_json::to_string_pretty(&features)
         .map_err(std::io::Error::from)
         .doing(|| "print the features")?;
-    println!("{text}");
+    say(format_args!("{text}\n"));
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `list`: all containers of this root.
 
 use super::state::shown;
-use super::{CommandError, Container, Context, refuse};
+use super::{CommandError, Container, Context, refuse, say};
 use crate::args::Parsed;
 use crate::error::Doing as _;
 use crate::state::StateDir;
@@ -22,7 +22,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<(), CommandError
         .collect();
     if parsed.switch("quiet") {
         for container in &containers {
-            println!("{}", container.state.id);
+            say(format_args!("{}\n", container.state.id));
         }
         return Ok(());
     }
@@ -32,7 +32,10 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<(), CommandError
             let json = serde_json::to_string(&rows)
                 .map_err(std::io::Error::from)
                 .doing(|| "print the list")?;
-            println!("{}", if rows.is_empty() { "null" } else { &json });
+            say(format_args!(
+                "{}\n",
+                if rows.is_empty() { "null" } else { &json }
+            ));
         }
         "table" => {
             let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);

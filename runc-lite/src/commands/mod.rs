@@ -62,6 +62,13 @@ pub(crate) enum CommandError {
     Refused(String),
 }
 
+/// Prints to standard output. A reader that has gone is no reason to fail, as
+/// `state | head` shows.
+pub(crate) fn say(text: std::fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    let _ = std::io::stdout().write_fmt(text);
+}
+
 /// Shorthand for a refusal.
 pub(crate) fn refuse<T>(why: impl Into<String>) -> Result<T, CommandError> {
     Err(CommandError::Refused(why.into()))
@@ -181,14 +188,14 @@ pub(crate) fn main() -> ExitCode {
         );
     }
     if global.switch("version") {
-        println!("{}", args::version());
+        say(format_args!("{}\n", args::version()));
         return ExitCode::SUCCESS;
     }
     let rest = args.get(at..).unwrap_or_default();
     let (name, rest) = match rest.split_first() {
         Some((name, rest)) if !global.switch("help") => (name.as_str(), rest),
         _ => {
-            println!("{}", args::program_help().trim_end());
+            say(format_args!("{}\n", args::program_help().trim_end()));
             return ExitCode::SUCCESS;
         }
     };
@@ -213,7 +220,7 @@ pub(crate) fn main() -> ExitCode {
 fn dispatch(table: &CommandTable, args: &[String], context: &Context) -> Result<u8, CommandError> {
     let (parsed, _) = args::parse(table, args, false)?;
     if parsed.switch("help") {
-        print!("{}", args::command_help(table));
+        say(format_args!("{}", args::command_help(table)));
         return Ok(0);
     }
     args::check_count(table, &parsed)?;
@@ -254,9 +261,9 @@ fn fail(command: &str, error: &CommandError) -> ExitCode {
 
 fn help(topic: Option<&str>) -> ExitCode {
     match topic {
-        None => println!("{}", args::program_help().trim_end()),
+        None => say(format_args!("{}\n", args::program_help().trim_end())),
         Some(name) => match tables::COMMANDS.iter().find(|t| t.name == name) {
-            Some(table) => print!("{}", args::command_help(table)),
+            Some(table) => say(format_args!("{}", args::command_help(table))),
             None => return no_topic(name),
         },
     }

@@ -17,11 +17,8 @@ pub(super) fn pause(context: &Context, parsed: &Parsed) -> Result<(), CommandErr
 
 pub(super) fn resume(context: &Context, parsed: &Parsed) -> Result<(), CommandError> {
     let container = context.container(parsed)?;
-    let cgroup = container.cgroup()?;
-    // A created container that is frozen still shows as created.
     match container.status() {
-        Status::Paused => Ok(cgroup.thaw()?),
-        Status::Created if cgroup.frozen()? => Ok(cgroup.thaw()?),
+        Status::Paused => Ok(container.cgroup()?.thaw()?),
         _ => refuse("container not paused"),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::{CommandError, Context, refuse};
+use super::{CommandError, Context, refuse, say};
 use crate::args::Parsed;
 use crate::error::Doing as _;
 
@@ -17,7 +17,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<(), CommandError
     match parsed.value("format").unwrap_or("table") {
         "json" => {
             let text: Vec<String> = pids.iter().map(i32::to_string).collect();
-            println!("[{}]", text.join(","));
+            say(format_args!("[{}]\n", text.join(",")));
             return Ok(());
         }
         "table" => {}
@@ -39,7 +39,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<(), CommandError
     let Some(shown) = only(&text, &pids) else {
         return refuse("ps output has no PID column: couldn't find PID field in ps output");
     };
-    print!("{shown}");
+    say(format_args!("{shown}"));
     Ok(())
 }
 

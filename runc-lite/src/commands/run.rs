@@ -8,9 +8,9 @@ use crate::hooks;
 use crate::state::Status;
 
 pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, CommandError> {
-    super::create::seal()?;
+    let preserved = super::create::seal(parsed)?;
     let detach = parsed.switch("detach");
-    let mut request = super::create::request(context, parsed)?;
+    let mut request = super::create::request(context, parsed, preserved);
     request.foreground = !detach;
     if detach {
         let made = create::create(request)?;

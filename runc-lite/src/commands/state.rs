@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{CommandError, Container, Context};
+use super::{CommandError, Container, Context, say};
 use crate::args::Parsed;
 use crate::error::Doing as _;
 
@@ -51,7 +51,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<(), CommandError
     let json = serde_json::to_string_pretty(&shown(&container))
         .map_err(std::io::Error::from)
         .doing(|| "print the state")?;
-    println!("{json}");
+    say(format_args!("{json}\n"));
     Ok(())
 }
 

@@ -234,6 +234,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
         hierarchies: &hierarchies,
         idmaps: &idmaps,
         console,
+        lock: undo.lock.as_ref().map(LockGuard::number),
         gate,
         first_private_fd: 3 + request.preserve_fds,
         no_pivot: request.no_pivot,

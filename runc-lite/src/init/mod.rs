@@ -44,6 +44,8 @@ pub(crate) struct InitJob<'a> {
     pub(crate) idmaps: &'a [(usize, OwnedFd)],
     /// Where the terminal goes.
     pub(crate) console: Option<OwnedFd>,
+    /// The parent's lock, to be let go of here.
+    pub(crate) lock: Option<i32>,
     /// What `start` opens; absent where the program runs at once.
     pub(crate) gate: Option<gate::Gate>,
     /// First descriptor that must not reach the program.
@@ -98,6 +100,8 @@ struct Prepared {
 }
 
 fn prepare(job: &InitJob<'_>, channel: &ChildEnd) -> Result<Prepared, InitFailure> {
+    // The lock is the parent's alone: our copy would hold it until execve.
+    drop(job.lock.map(sys::exec::inherited));
     let spec = job.spec;
     let process = spec
         .process

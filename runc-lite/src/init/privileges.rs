@@ -135,7 +135,7 @@ fn write_proc(path: &str, text: &str) -> rustix::io::Result<()> {
     use rustix::fs::{Mode, OFlags, fstatfs, open};
     const PROC_MAGIC: i64 = 0x9fa0;
     let file = open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    if i64::from(fstatfs(&file)?.f_type) != PROC_MAGIC {
+    if fstatfs(&file)?.f_type != PROC_MAGIC {
         return Err(rustix::io::Errno::XDEV);
     }
     rustix::io::write(&file, text.as_bytes()).map(drop)

@@ -74,7 +74,7 @@ fn make_missing(
     let mut done = String::new();
     let mut current = open(root, "/", OFlags::PATH | OFlags::DIRECTORY)?;
     for name in path.split('/').filter(|n| !n.is_empty() && *n != ".") {
-        let parent = std::mem::replace(&mut done, String::new());
+        let parent = std::mem::take(&mut done);
         done = format!("{parent}/{name}");
         let found = open(root, &done, OFlags::PATH | OFlags::DIRECTORY);
         current = match found {
