@@ -64,6 +64,12 @@ impl Reaper {
         ExpectGuard(self.clone())
     }
 
+    /// As [`Self::claim`], of a process that a runtime left to us; none if it is not our child, whose exit nobody here sees.
+    pub(crate) fn adopt(&self, pid: u32) -> Option<oneshot::Receiver<Exit>> {
+        let kept = self.table().early.contains_key(&pid);
+        (kept || is_child(pid)).then(|| self.claim(pid))
+    }
+
     /// The coming or kept exit of `pid`, a child of ours.
     pub(crate) fn claim(&self, pid: u32) -> oneshot::Receiver<Exit> {
         let (send, receive) = oneshot::channel();

@@ -56,6 +56,8 @@ pub(crate) enum TaskError {
     },
     #[error("read pid of the new process from {path:?}")]
     Pid { path: std::path::PathBuf },
+    #[error("process {0} was not left to the shim by the runtime, so its exit cannot be seen")]
+    NotOurs(u32),
     #[error("container is gone")]
     Gone,
 }

@@ -217,7 +217,7 @@ async fn launch(
         Some(console) => Some(with_console(running, &console, failed).await?),
     };
     let pid = read_pid(request.pid_file)?;
-    let exit = context.reaper.claim(pid);
+    let exit = context.reaper.adopt(pid).ok_or(TaskError::NotOurs(pid))?;
     drop(expecting);
     let live = Live::of(pid);
     let io = prepared.start(master)?;
