@@ -67,6 +67,9 @@ mod launcher {
     }
 }
 
+/// How often the lock of data-root is tried, 10 ms apart.
+const LOCK_TRIES: u32 = 50;
+
 /// The daemon's parts, shared by every request.
 #[derive(Debug)]
 pub(crate) struct App {
@@ -255,14 +258,26 @@ fn lock(data_root: &Path) -> Result<File> {
         .mode(0o600)
         .open(&path)
         .during(|| format!("open {}", path.display()))?;
-    let taken = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
-    taken.map_err(|_| {
-        Error::conflict(format!(
-            "data root {} is used by another daemon",
-            data_root.display()
-        ))
-    })?;
-    Ok(file)
+    // A killed daemon holds it for as long as the kernel takes to end it.
+    for _ in 0..LOCK_TRIES {
+        let how = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+        if rustix::fs::flock(&file, how).is_ok() {
+            return Ok(file);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    Err(Error::conflict(format!(
+        "data root {} is used by another daemon",
+        data_root.display()
+    )))
+}
+
+/// Whether the process is a dockerd of whatever make that has not ended.
+fn is_living_daemon(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let name = stat.split_once('(').map_or("", |(_, rest)| rest);
+    let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    name.starts_with("dockerd") && !state.starts_with(['Z', 'X'])
 }
 
 /// Writes our pid; a pidfile of a living dockerd is an error.
@@ -271,8 +286,7 @@ fn write_pidfile(path: &Path) -> Result<()> {
     if let Ok(text) = std::fs::read_to_string(path)
         && let Ok(pid) = text.trim().parse::<u32>()
         && pid != std::process::id()
-        && let Ok(name) = std::fs::read_to_string(format!("/proc/{pid}/comm"))
-        && name.starts_with("dockerd")
+        && is_living_daemon(pid)
     {
         return Err(
             Error::conflict(format!("process {pid} is alive; end it first")).during(what()),

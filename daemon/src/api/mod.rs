@@ -3,6 +3,7 @@
 //! A request passes [`serve`]: gRPC goes to the control service, all else loses its `/vX.Y` and gets a [`Version`]. Handlers
 //! decode, call the noun, encode. Whatever no route knows, by path or by method, is 404 `page not found`, as dockerd has it.
 
+pub(crate) mod absent;
 pub(crate) mod archive;
 pub(crate) mod containers;
 pub(crate) mod control;
@@ -44,6 +45,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(volumes::routes())
         .merge(networks::routes())
         .merge(archive::routes())
+        .merge(absent::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
         .layer(DefaultBodyLimit::disable())

@@ -8,16 +8,25 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use proto::engine::{API_VERSION, ComponentVersion, MIN_API_VERSION, PlatformInfo, SystemVersion};
+use proto::containerd::services::images::v1::ListImagesRequest;
+use proto::engine::{
+    API_VERSION, Commit, ComponentVersion, ContainerdInfo, ContainerdNamespaces, FirewallInfo,
+    IndexInfo, MIN_API_VERSION, PlatformInfo, PluginsInfo, RegistryConfig, RuntimeInfo, SwarmInfo,
+    SystemInfo, SystemVersion,
+};
 
 use crate::App;
 use crate::backend::within;
+use crate::container::state::State as Life;
+use crate::container::{start, stats};
 
 /// The routes of this noun.
 pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/_ping", get(ping))
         .route("/version", get(version))
+        .route("/info", get(info))
+        .route("/plugins", get(plugins))
 }
 
 async fn ping() -> Response {
@@ -90,4 +99,209 @@ pub(crate) fn arch() -> &'static str {
         "powerpc64" => "ppc64le",
         other => other,
     }
+}
+
+/// How long an answer about ourselves waits for the program below.
+const PATIENCE: std::time::Duration = std::time::Duration::from_millis(300);
+
+async fn plugins() -> Response {
+    super::ok(&Vec::<()>::new())
+}
+
+async fn info(State(app): State<Arc<App>>) -> Response {
+    let config = &app.config;
+    let uname = rustix::system::uname();
+    let mut info = SystemInfo {
+        id: app.instance.clone(),
+        driver: app.backend.snapshotter().into(),
+        driver_status: Some(vec![[
+            "driver-type".into(),
+            "io.containerd.snapshotter.v1".into(),
+        ]]),
+        plugins: PluginsInfo {
+            volume: words(&["local"]),
+            network: words(&["bridge", "host", "null"]),
+            authorization: None,
+            log: words(&["json-file", "none"]),
+        },
+        ipv4_forwarding: read("/proc/sys/net/ipv4/ip_forward").trim() == "1",
+        debug: config.debug,
+        n_fd: count("/proc/self/fd"),
+        n_goroutines: count("/proc/self/task"),
+        system_time: crate::clock::now(),
+        logging_driver: config.log_driver.clone(),
+        cgroup_driver: "cgroupfs".into(),
+        cgroup_version: if start::cgroup_v2() { "2" } else { "1" }.into(),
+        n_events_listener: app.events.listeners() as i64,
+        kernel_version: uname.release().to_string_lossy().into_owned(),
+        operating_system: os_release("PRETTY_NAME"),
+        os_version: os_release("VERSION_ID"),
+        os_type: "linux".into(),
+        architecture: uname.machine().to_string_lossy().into_owned(),
+        index_server_address: "https://index.docker.io/v1/".into(),
+        registry_config: Some(registries(config)),
+        ncpu: std::thread::available_parallelism().map_or(1, |n| n.get() as i64),
+        mem_total: i64::try_from(stats::memory_total()).unwrap_or(i64::MAX),
+        docker_root_dir: config.data_root.to_string_lossy().into_owned(),
+        name: uname.nodename().to_string_lossy().into_owned(),
+        labels: Some(config.labels.clone()),
+        server_version: env!("CARGO_PKG_VERSION").into(),
+        runtimes: runtimes(config),
+        default_runtime: config.default_runtime.clone(),
+        swarm: SwarmInfo {
+            local_node_state: "inactive".into(),
+            ..SwarmInfo::default()
+        },
+        live_restore_enabled: true,
+        init_binary: String::new(),
+        runc_commit: Commit::default(),
+        security_options: vec!["name=seccomp,profile=builtin".into()],
+        firewall_backend: config.iptables.then(|| FirewallInfo {
+            driver: "nftables".into(),
+            ..FirewallInfo::default()
+        }),
+        containerd: Some(ContainerdInfo {
+            address: app.backend.address().to_string_lossy().into_owned(),
+            namespaces: ContainerdNamespaces {
+                containers: app.backend.namespace().into(),
+                plugins: String::new(),
+            },
+        }),
+        ..SystemInfo::default()
+    };
+    count_containers(&app, &mut info);
+    controllers(&mut info);
+    let warnings = below(&app, &mut info).await;
+    info.warnings = (!warnings.is_empty()).then_some(warnings);
+    super::ok(&info)
+}
+
+fn count_containers(app: &App, info: &mut SystemInfo) {
+    for handle in app.containers.all() {
+        info.containers += 1;
+        match &handle.record().state {
+            Life::Running(running) if running.paused => info.containers_paused += 1,
+            Life::Running(_) | Life::Restarting(_) => info.containers_running += 1,
+            _ => info.containers_stopped += 1,
+        }
+    }
+}
+
+/// What the program below says of itself; a warning where it does not answer.
+async fn below(app: &App, info: &mut SystemInfo) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut client = app.backend.images();
+    match within(PATIENCE, client.list(ListImagesRequest::default())).await {
+        Ok(reply) => info.images = reply.images.len() as i64,
+        Err(e) => warnings.push(format!("WARNING: containerd does not answer: {e}")),
+    }
+    if let Ok(reply) = within(PATIENCE, app.backend.version().version(())).await {
+        info.containerd_commit.id = match reply.revision.is_empty() {
+            true => reply.version,
+            false => reply.revision,
+        };
+    }
+    for (there, what) in [
+        (info.memory_limit, "memory limit"),
+        (info.swap_limit, "swap limit"),
+        (info.pids_limit, "pids limit"),
+        (info.cpu_shares, "cpu shares"),
+        (info.cpu_cfs_quota, "cpu cfs quota"),
+        (info.cpu_set, "cpuset"),
+    ] {
+        if !there {
+            warnings.push(format!("WARNING: No {what} support"));
+        }
+    }
+    warnings
+}
+
+/// Which limits the kernel offers.
+fn controllers(info: &mut SystemInfo) {
+    let has = |path: &str| std::path::Path::new(path).exists();
+    if start::cgroup_v2() {
+        let list = read("/sys/fs/cgroup/cgroup.controllers");
+        let on = |name: &str| list.split_whitespace().any(|word| word == name);
+        (info.memory_limit, info.pids_limit, info.cpu_set) =
+            (on("memory"), on("pids"), on("cpuset"));
+        info.swap_limit = info.memory_limit && has("/proc/swaps");
+        info.cpu_shares = on("cpu");
+    } else {
+        let root = "/sys/fs/cgroup";
+        info.memory_limit = has(&format!("{root}/memory/memory.limit_in_bytes"));
+        info.swap_limit = has(&format!("{root}/memory/memory.memsw.limit_in_bytes"));
+        info.oom_kill_disable = has(&format!("{root}/memory/memory.oom_control"));
+        info.pids_limit = has(&format!("{root}/pids"));
+        info.cpu_set = has(&format!("{root}/cpuset/cpuset.cpus"));
+        info.cpu_shares = has(&format!("{root}/cpu/cpu.shares"));
+    }
+    info.cpu_cfs_period = info.cpu_shares;
+    info.cpu_cfs_quota = info.cpu_shares;
+}
+
+fn runtimes(config: &crate::config::Config) -> BTreeMap<String, RuntimeInfo> {
+    let shown = config.runtimes.iter().map(|(name, runtime)| {
+        let info = RuntimeInfo {
+            path: runtime.path.clone().unwrap_or_default(),
+            runtime_type: runtime.kind.clone(),
+            ..RuntimeInfo::default()
+        };
+        (name.clone(), info)
+    });
+    shown.collect()
+}
+
+fn registries(config: &crate::config::Config) -> RegistryConfig {
+    let networks = config
+        .insecure_registries
+        .iter()
+        .filter(|r| r.contains('/'));
+    let hosts = config
+        .insecure_registries
+        .iter()
+        .filter(|r| !r.contains('/'));
+    let hub = IndexInfo {
+        name: "docker.io".into(),
+        mirrors: config.registry_mirrors.clone(),
+        secure: true,
+        official: true,
+    };
+    let others = hosts.map(|host| {
+        let index = IndexInfo {
+            name: host.clone(),
+            ..IndexInfo::default()
+        };
+        (host.clone(), index)
+    });
+    RegistryConfig {
+        insecure_registry_cidrs: Some(
+            networks
+                .cloned()
+                .chain(["::1/128".to_owned(), "127.0.0.0/8".to_owned()])
+                .collect(),
+        ),
+        index_configs: others.chain([("docker.io".to_owned(), hub)]).collect(),
+        mirrors: Some(config.registry_mirrors.clone()),
+    }
+}
+
+fn words(list: &[&str]) -> Option<Vec<String>> {
+    Some(list.iter().map(|word| (*word).to_owned()).collect())
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+fn count(dir: &str) -> i64 {
+    std::fs::read_dir(dir).map_or(0, |entries| entries.count() as i64)
+}
+
+/// A value of /etc/os-release.
+fn os_release(key: &str) -> String {
+    let text = read("/etc/os-release");
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    value.unwrap_or("").trim_matches('"').to_owned()
 }

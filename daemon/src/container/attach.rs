@@ -91,5 +91,9 @@ fn open_fifo(path: &Path) -> Result<pipe::Sender> {
     if !fifo {
         return Err(Error::internal("it is no fifo").during(what()));
     }
-    pipe::OpenOptions::new().open_sender(path).during(what)
+    // The shim opens an exec's fifo only when it starts it; a descriptor for both directions need not wait for that.
+    pipe::OpenOptions::new()
+        .read_write(true)
+        .open_sender(path)
+        .during(what)
 }

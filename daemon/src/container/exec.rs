@@ -441,6 +441,14 @@ pub(crate) fn load(app: &App, containers: &Containers) {
     }
 }
 
+/// Drops what is kept of a removed container's execs.
+pub(super) fn drop_kept(app: &App, handle: &Handle) {
+    for exec in handle.execs().values() {
+        // Absent is what is wanted.
+        let _ = std::fs::remove_file(exec.file(app));
+    }
+}
+
 /// Asks containerd about the execs that were running; what it does not know has ended with a code that nobody knows.
 pub(crate) async fn reconcile(app: &Arc<App>, handle: &Handle) {
     let open: Vec<Arc<Exec>> = handle

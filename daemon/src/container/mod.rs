@@ -26,7 +26,7 @@ mod remove;
 pub(crate) mod restart;
 mod rootfs;
 pub(crate) mod signal;
-mod start;
+pub(crate) mod start;
 pub(crate) mod state;
 pub(crate) mod stats;
 pub(crate) mod stop;

@@ -1,0 +1,41 @@
+//! What is not here, with the answers that clients understand.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{any, post};
+
+use crate::App;
+use crate::error::Error;
+
+/// The routes of this noun.
+pub(crate) fn routes() -> Router<Arc<App>> {
+    let mut router = Router::new();
+    for family in [
+        "/swarm", "/services", "/nodes", "/tasks", "/secrets", "/configs",
+    ] {
+        router = router
+            .route(family, any(swarm))
+            .route(&format!("{family}/{{*rest}}"), any(swarm));
+    }
+    router
+        .route("/build", post(build))
+        .route("/session", any(buildkit))
+        .route("/grpc", any(buildkit))
+}
+
+async fn swarm() -> Error {
+    Error::unavailable(
+        "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+    )
+}
+
+async fn build() -> Error {
+    Error::unimplemented("building images is not supported yet")
+}
+
+async fn buildkit() -> Error {
+    Error::unimplemented(
+        "BuildKit is not built in; run buildkitd and reach it with a remote builder",
+    )
+}
