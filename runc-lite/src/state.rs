@@ -146,18 +146,16 @@ impl State {
 
     /// What hooks get on stdin and `state` prints, as far as the spec says.
     pub(crate) fn to_spec_json(&self, status: Status) -> serde_json::Value {
-        let pid = if status == Status::Stopped {
-            0
-        } else {
-            self.pid
-        };
         let mut json = serde_json::json!({
             "ociVersion": crate::spec::VERSION,
             "id": self.id,
             "status": status.as_str(),
-            "pid": pid,
             "bundle": self.bundle,
         });
+        // A stopped container has no process.
+        if status != Status::Stopped {
+            json["pid"] = self.pid.into();
+        }
         if !self.annotations.is_empty() {
             json["annotations"] = serde_json::json!(self.annotations);
         }

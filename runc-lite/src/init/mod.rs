@@ -161,6 +161,9 @@ fn prepare(job: &InitJob<'_>, channel: &ChildEnd) -> Result<Prepared, InitFailur
         crate::console::take(root, socket.as_fd(), process.console_size, true)
             .at(Stage::Console)?;
     }
+    // As others do, a missing working directory is made; if that cannot be,
+    // entering it will say so.
+    let _ = crate::rootfs::path::make_dirs(rootfs.fd(), &process.cwd, 0o755);
     rootfs.seal(spec).at(Stage::Rootfs)?;
 
     let program = privileges::take(
