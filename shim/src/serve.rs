@@ -81,6 +81,7 @@ async fn serve(args: &Args, listener: StdListener) -> Result<(), BoxError> {
         reaper,
         publisher: publisher.clone(),
         started: SystemTime::now(),
+        settling: Arc::default(),
         shutdown: Notify::new(),
     });
     let ledger = Ledger::default();

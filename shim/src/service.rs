@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use proto::containerd::runc::v1::CheckpointOptions;
 use proto::containerd::task::{v2, v3};
@@ -23,7 +24,7 @@ use crate::options::RuntimeOptions;
 use crate::publish::Publisher;
 use crate::reaper::Reaper;
 use crate::runc::Runc;
-use crate::{clock, file};
+use crate::{clock, file, sys};
 
 /// The serving shim.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub(crate) struct Shim {
     pub(crate) reaper: Reaper,
     pub(crate) publisher: Publisher,
     pub(crate) started: SystemTime,
+    /// A [`sys::settle`] is on its way.
+    pub(crate) settling: Arc<AtomicBool>,
     /// Told once everything is over.
     pub(crate) shutdown: Notify,
 }
@@ -101,7 +104,23 @@ fn trace(ctx: &TtrpcContext) -> Option<String> {
         .filter(|trace| proto::trace::trace_id(trace).is_some())
 }
 
+/// How long after a process was started its shim is taken to be at rest.
+const REST: Duration = Duration::from_secs(1);
+
 impl Shim {
+    /// Gives memory back once the present work is done.
+    fn settle_later(&self) {
+        if self.settling.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let settling = self.settling.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(REST).await;
+            settling.store(false, Ordering::Relaxed);
+            sys::settle();
+        });
+    }
+
     fn context(&self, request: &v2::CreateTaskRequest) -> Result<Context, TaskError> {
         proto::ids::validate(&request.id)
             .map_err(|e| TaskError::Invalid(format!("container id: {e}")))?;
@@ -179,6 +198,7 @@ impl Task for Shim {
             .containers
             .ask(&request.id, |reply| Request::Start(process, trace, reply))
             .await?;
+        self.settle_later();
         Ok(v2::StartResponse { pid })
     }
 

@@ -7,8 +7,9 @@
 //! |---|---|---|
 //! | `inherited` | adopt descriptor 3 | the caller passed it to this process and nothing else here owns it |
 //! | `Program::spawn` | `pre_exec` | the closure makes only async-signal-safe calls on captured integers |
-//! | `child_setup` | prctl, setpgid, dup2 | integers only; no memory is shared with the kernel |
+//! | `child_setup` | prctl, setpgid, dup2, close_range | integers only; no memory is shared with the kernel |
 //! | `watch` | register a descriptor with the poller | the two types that may come own theirs and never change it |
+//! | `settle` | malloc_trim, madvise | drops only clean pages of a mapping that nobody can write |
 //! | `signal` | kill | integers only; the pid is an unreaped child of ours |
 
 #![allow(unsafe_code)]
@@ -120,6 +121,22 @@ fn child_setup(setup: &ChildSetup) -> io::Result<()> {
         // SAFETY: integers only; the source stays open until exec, the target is replaced in the child alone.
         check(unsafe { libc::dup2(*from, *to) })?;
     }
+    let first = setup
+        .descriptors
+        .iter()
+        .map(|(_, to)| to.unsigned_abs() + 1)
+        .max()
+        .unwrap_or(3);
+    // SAFETY: integers only; marks what a careless caller left open to us as closed on exec. Older kernels refuse: then it
+    // is passed on, which harms nobody who closes what it was not given.
+    unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
     Ok(())
 }
 
@@ -144,6 +161,31 @@ impl OwnsOne for std::os::unix::net::UnixListener {}
 pub(crate) fn watch<T: OwnsOne>(owner: T) -> io::Result<AsyncFd<T>> {
     // SAFETY: both types of the trait own their descriptor, return the same number always, and close it only on drop.
     Ok(unsafe { AsyncFd::register(owner) }?)
+}
+
+/// Gives back the memory that work now done has left in use: free heap, and pages of the program's code, which come back
+/// from the page cache when they are needed. Idle shims then cost what they use.
+pub(crate) fn settle() {
+    // SAFETY: takes an integer; the allocator gives free memory at its end back.
+    unsafe { libc::malloc_trim(0) };
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let Some((start, end)) = maps.lines().find_map(own_code) else {
+        return;
+    };
+    // SAFETY: the range is a mapping of our own file, readable and executable but not writable, so that every page of it is
+    // what the file holds and comes back as it was; an error changes nothing.
+    unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+}
+
+/// The range of the first private, read-only, executable mapping of a file: the program's own.
+fn own_code(line: &str) -> Option<(usize, usize)> {
+    let mut fields = line.split_ascii_whitespace();
+    let (start, end) = fields.next()?.split_once('-')?;
+    if fields.next()? != "r-xp" || !fields.nth(3)?.starts_with('/') {
+        return None;
+    }
+    let number = |hex| usize::from_str_radix(hex, 16).ok();
+    Some((number(start)?, number(end)?))
 }
 
 /// Lets reads and writes of the descriptor return instead of waiting.
@@ -190,6 +232,16 @@ mod tests {
             ..Program::default()
         };
         assert_eq!(program.spawn().unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn code_is_still_there_after_settling() {
+        let line = "00275000-00403000 r-xp 00074000 fe:00 1 /bin/shim";
+        assert_eq!(own_code(line), Some((0x275000, 0x403000)));
+        assert_eq!(own_code("00403000-00408000 r--p 0 fe:00 1 /bin/shim"), None);
+        assert_eq!(own_code("7fff-8fff r-xp 00000000 00:00 0 [vdso]"), None);
+        settle();
+        assert!(own_code("").is_none());
     }
 
     #[test]

@@ -108,7 +108,7 @@ async fn an_exec_reads_its_fifo_until_it_is_closed() {
 async fn a_fifo_survives_its_reader() {
     let stack = Stack::new();
     let task = stack
-        .container("c1", "while read x < $0/more; do echo $x; done")
+        .container("c1", "exec 9<>$0/more; while read x <&9; do echo $x; done")
         .await;
     let (fifo, more) = (stack.folder.path().join("out"), task.bundle.join("more"));
     for path in [&fifo, &more] {

@@ -7,6 +7,7 @@
     dead_code,
     missing_docs,
     missing_debug_implementations,
+    unreachable_pub,
     clippy::unwrap_used
 )]
 
@@ -216,10 +217,8 @@ impl Stack {
         let file = std::fs::read_to_string(self.bundle(id).join("address")).unwrap();
         assert_eq!(file, text);
         let task = self.connect(id, &text).await;
-        self.shims
-            .lock()
-            .unwrap()
-            .insert(id.to_owned(), task.shim_pid().await);
+        let pid = task.shim_pid().await;
+        self.shims.lock().unwrap().insert(id.to_owned(), pid);
         task
     }
 
