@@ -9,6 +9,7 @@
 //!      start             what went to the shim's standard input; locked while its `start` command runs
 //!      bootstrap.json    where the shim listens      ours; written before Create is sent
 //!      shim-binary-path  the shim's program          ours
+//!      task.json         the init's pid              ours; written before Create is answered
 //!      address           where the shim listens      the shim's own, all that older ones leave
 //!      exit.json         how the init ended          our shim's own
 //! ```
@@ -23,12 +24,25 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use proto::layout;
+use serde::{Deserialize, Serialize};
 
 use super::answer::Answer;
 use crate::mount;
 
 /// Name of the file that keeps what went to the shim's standard input.
 const START: &str = "start";
+
+/// Name of the file that says that Create succeeded.
+const TASK: &str = "task.json";
+/// Format of that file.
+const VERSION: u32 = 1;
+
+/// Content of `task.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Created {
+    version: u32,
+    pid: u32,
+}
 
 /// Why a bundle could not be made, read or removed.
 #[derive(Debug, thiserror::Error)]
@@ -226,6 +240,20 @@ impl Bundle {
     pub(crate) fn record_answer(&self, answer: &Answer) -> Result<(), BundleError> {
         let json = serde_json::to_vec(answer).expect("an answer is plain JSON");
         self.write(layout::BOOTSTRAP, &json)
+    }
+
+    /// Records that the shim's Create succeeded.
+    pub(crate) fn record_created(&self, pid: u32) -> Result<(), BundleError> {
+        let version = VERSION;
+        let json = serde_json::to_vec(&Created { version, pid }).expect("plain JSON");
+        self.write(TASK, &json)
+    }
+
+    /// The init's pid, if Create succeeded.
+    pub(crate) fn created(&self) -> Option<u32> {
+        let bytes = self.read(TASK, 4096)?;
+        let created: Created = serde_json::from_slice(&bytes).ok()?;
+        Some(created.pid)
     }
 
     /// The shim's program, if it was recorded.

@@ -7,6 +7,7 @@
 //! Runs to its end even if the client leaves: half of it would be a leak.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use proto::containerd::services::tasks::v1::CreateTaskRequest;
 use proto::containerd::task::v2 as shim;
@@ -18,6 +19,9 @@ use super::task::{Life, ProcessRef, Shim, Task};
 use super::{Origin, Result, Runtime, RuntimeError, oom};
 use crate::error::chain;
 use crate::metadata::Container;
+
+/// How long a create waits for what is left of an earlier one of its name.
+const UNFINISHED: Duration = Duration::from_secs(30);
 
 impl Runtime {
     /// Creates the task of a container; its init waits to be started. The pid of the init.
@@ -36,8 +40,8 @@ impl Runtime {
         let container = self.store.containers().get(&origin.namespace, id)?;
         let bundle = self.places.bundle(&origin.namespace, id);
         let task = Arc::new(Task::new(&origin.namespace, id, bundle, Life::Creating));
-        if !self.enter(&task) {
-            return Err(RuntimeError::Exists(id.clone()));
+        while !self.enter(&task) {
+            self.wait_for_end(&task).await?;
         }
         let runtime = self.clone();
         let work = tokio::spawn(async move {
@@ -52,6 +56,31 @@ impl Runtime {
             created
         });
         work.await.expect("creating a task does not panic")
+    }
+
+    /// Waits until the name is free, if that is to be expected: what is left of a create that an earlier life of this
+    /// program did not finish is cleaned up, and a delete that has begun ends.
+    async fn wait_for_end(&self, task: &Task) -> Result<()> {
+        let exists = || RuntimeError::Exists(task.id.clone());
+        let Some(other) = self.find(&task.namespace, &task.id) else {
+            return Ok(());
+        };
+        match other.life() {
+            Life::Adopting => {
+                let adopted = other.until(Some(UNFINISHED), |other| {
+                    (!matches!(other.life(), Life::Adopting)).then_some(())
+                });
+                adopted.await.ok_or_else(exists)
+            }
+            Life::Gone => {
+                let ended = tokio::time::timeout(UNFINISHED, other.lifecycle.lock()).await;
+                ended.map(drop).map_err(|_| exists())?;
+                // The one who held it takes the task off the table before or just after.
+                tokio::task::yield_now().await;
+                Ok(())
+            }
+            Life::Creating | Life::Live(_) | Life::Dead => Err(exists()),
+        }
     }
 
     async fn create_alone(
@@ -91,6 +120,11 @@ impl Runtime {
             }
         };
         task.note_process(&ProcessRef::Init, pid);
+        if let Err(error) = task.bundle.record_created(pid) {
+            self.end_shim(task, &shim.client, &shim.answer).await;
+            self.undo_create(task, &program).await;
+            return Err(error.into());
+        }
         task.set_life(Life::Live(shim));
         self.watch(task);
         Ok(pid)

@@ -214,6 +214,11 @@ impl Runtime {
                 "record the address of a shim"
             );
         }
+        if task.bundle.created().is_none()
+            && let Err(error) = task.bundle.record_created(state.pid)
+        {
+            tracing::warn!(id = task.id, error = chain(&error), "record a task");
+        }
         let ended = task.note_state(&ProcessRef::Init, state);
         let mut exits = Vec::new();
         for process in record::recorded_execs(&task.bundle) {

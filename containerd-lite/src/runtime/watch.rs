@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proto::containerd::task::v2::DeleteResponse;
-use proto::layout;
 
 use super::create::remove;
 use super::launch::LaunchError;
@@ -80,18 +79,17 @@ impl Runtime {
             );
         }
         let known = task.process(&ProcessRef::Init).unwrap_or_default();
-        let never_ran = known.pid.is_none()
-            && recorded.is_none()
-            && deleted.as_ref().map_or(0, |d| d.pid) == 0
-            && task.bundle.read(layout::INIT_PID, 16).is_none();
+        // Nobody was told of a task whose Create was not answered.
+        let never_told = known.pid.is_none() && task.bundle.created().is_none();
         let container = self.store.containers().get(&task.namespace, &task.id);
         let orphan = matches!(container, Err(MetadataError::NotFound(_)));
         self.remove_socket(task).await;
-        if never_ran || orphan {
+        if never_told || orphan {
             self.drop_remains(task).await;
             return;
         }
-        let init = init_exit(known.pid, known.exit.or(recorded), &deleted);
+        let pid = known.pid.or_else(|| task.bundle.created());
+        let init = init_exit(pid, known.exit.or(recorded), &deleted);
         let cleaned = deleted.is_ok();
         self.lay_down(task, init, execs, cleaned).await;
     }

@@ -185,29 +185,9 @@ impl wire::content_server::Content for Service {
         let request = request.into_inner();
         let digest = digest(&request.digest)?;
         let (file, blob) = self.0.blobs.read(&ns, &digest).map_err(status)?;
-        let (mut offset, end) = range(&digest, &blob, &request).map_err(status)?;
+        let (offset, end) = range(&digest, &blob, &request).map_err(status)?;
         let (sender, receiver) = mpsc::channel(1);
-        tokio::task::spawn_blocking(move || {
-            while offset < end {
-                let length = usize::try_from(end - offset).unwrap_or(READ).min(READ);
-                let mut data = vec![0; length];
-                let read = file.read_exact_at(&mut data, offset);
-                let message = read
-                    .map(|()| wire::ReadContentResponse {
-                        offset: offset as i64,
-                        data,
-                    })
-                    .map_err(|e| {
-                        Status::data_loss(format!("read content {digest} at {offset}: {e}"))
-                    });
-                let failed = message.is_err();
-                // A client that left is no error.
-                if sender.blocking_send(message).is_err() || failed {
-                    return;
-                }
-                offset += length as u64;
-            }
-        });
+        tokio::spawn(send_range(file, digest, offset..end, sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
@@ -268,6 +248,43 @@ impl wire::content_server::Content for Service {
         let blobs = self.0.blobs.clone();
         blocking(move || blobs.abort(&ns, &reference)).await?;
         Ok(Response::new(()))
+    }
+}
+
+/// Sends a part of a blob in messages. A thread is only held while bytes are read, not while the client is slow.
+async fn send_range(
+    file: std::fs::File,
+    digest: Digest,
+    range: std::ops::Range<u64>,
+    sender: mpsc::Sender<Result<wire::ReadContentResponse, Status>>,
+) {
+    let file = Arc::new(file);
+    let mut offset = range.start;
+    while offset < range.end {
+        let length = usize::try_from(range.end - offset)
+            .unwrap_or(READ)
+            .min(READ);
+        let file = file.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut data = vec![0; length];
+            file.read_exact_at(&mut data, offset).map(|()| data)
+        });
+        let message = match read.await {
+            Ok(Ok(data)) => Ok(wire::ReadContentResponse {
+                offset: offset as i64,
+                data,
+            }),
+            Ok(Err(error)) => Err(Status::data_loss(format!(
+                "read content {digest} at {offset}: {error}"
+            ))),
+            Err(error) => Err(Status::internal(format!("read content {digest}: {error}"))),
+        };
+        let failed = message.is_err();
+        // A client that left is no error.
+        if sender.send(message).await.is_err() || failed {
+            return;
+        }
+        offset += length as u64;
     }
 }
 

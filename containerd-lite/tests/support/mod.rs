@@ -3,6 +3,8 @@
 //! Needs root, a static busybox, and a shim with its engine; `Daemon::start` returns none and says so where one is missing.
 //! `LITE_TEST_SHIM` names another shim binary than Debian's, `LITE_TEST_ENGINE` another engine than runc.
 
+#![allow(dead_code, reason = "every test uses its own part")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -114,16 +116,99 @@ impl Daemon {
 
     /// A connection.
     pub(crate) async fn client(&self) -> Client {
-        let uri = format!("unix://{}", self.socket().display());
-        let endpoint = Endpoint::try_from(uri).expect("endpoint");
-        Client(endpoint.connect().await.expect("connect"))
+        Client::connect(&self.socket()).await.expect("connect")
     }
 
     /// Makes the container `id` that runs `script`.
     pub(crate) async fn container(&self, id: &str, script: &str) {
+        let client = self.client().await;
+        client
+            .make(&self.recipe(), id, script)
+            .await
+            .expect("container");
+    }
+
+    /// What containers here are made of.
+    pub(crate) fn recipe(&self) -> Recipe {
+        Recipe {
+            folder: self.folder.path().to_owned(),
+            shim: self.shim.clone(),
+            engine: self.engine.clone(),
+        }
+    }
+
+    /// What is left of tasks: bundles, work folders, mounts, engine state, cgroups, shims.
+    pub(crate) fn remains(&self) -> Vec<String> {
+        let folder = self.folder.path();
+        let mut found = Vec::new();
+        for part in ["state", "root"] {
+            let tasks = folder
+                .join(part)
+                .join("io.containerd.runtime.v2.task")
+                .join(NAMESPACE);
+            found.extend(names(&tasks).map(|name| format!("{part} of {name}")));
+        }
+        found.extend(
+            names(&folder.join("engine").join(NAMESPACE))
+                .map(|name| format!("engine state of {name}")),
+        );
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        let ours = folder.display().to_string();
+        found.extend(
+            mounts
+                .lines()
+                .filter(|line| line.contains(&ours))
+                .map(str::to_owned),
+        );
+        for line in command_lines() {
+            if line.contains(&format!("{ours}/c.sock")) && line.contains("-id") {
+                found.push(line.replace('\0', " "));
+            }
+        }
+        let prefix = format!("lite-test-{}-", std::process::id());
+        for hierarchy in names(Path::new("/sys/fs/cgroup")) {
+            let cgroups = Path::new("/sys/fs/cgroup").join(&hierarchy);
+            let left = names(&cgroups).filter(|name| name.starts_with(&prefix));
+            found.extend(left.map(|name| format!("cgroup {hierarchy}/{name}")));
+        }
+        found
+    }
+}
+
+fn names(folder: &Path) -> impl Iterator<Item = String> + use<> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
+}
+
+fn command_lines() -> impl Iterator<Item = String> {
+    names(Path::new("/proc"))
+        .filter(|name| name.bytes().all(|b| b.is_ascii_digit()))
+        .filter_map(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).ok())
+        .map(|line| String::from_utf8_lossy(&line).into_owned())
+}
+
+/// What the containers of a daemon are made of.
+pub(crate) struct Recipe {
+    folder: PathBuf,
+    shim: PathBuf,
+    engine: String,
+}
+
+impl Recipe {
+    /// The daemon's socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.join("c.sock")
+    }
+
+    /// The root of all containers.
+    pub(crate) fn rootfs(&self) -> PathBuf {
+        self.folder.join("rootfs")
+    }
+
+    fn container(&self, id: &str, script: &str) -> Container {
         let spec = serde_json::json!({
             "ociVersion": "1.0.2",
-            "root": {"path": self.folder.path().join("rootfs")},
+            "root": {"path": self.rootfs()},
             "process": {
                 "args": ["/bin/sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"],
                 "user": {"uid": 0, "gid": 0}
@@ -136,10 +221,10 @@ impl Daemon {
         });
         let options = Options {
             binary_name: self.engine.clone(),
-            root: self.folder.path().join("engine").display().to_string(),
+            root: self.folder.join("engine").display().to_string(),
             ..Options::default()
         };
-        let container = Container {
+        Container {
             id: id.into(),
             runtime: Some(Runtime {
                 name: self.shim.display().to_string(),
@@ -150,15 +235,7 @@ impl Daemon {
                 spec.to_string().into_bytes(),
             )),
             ..Container::default()
-        };
-        let request = CreateContainerRequest {
-            container: Some(container),
-        };
-        let client = self.client().await;
-        let made = ContainersClient::new(client.0)
-            .create(in_namespace(request))
-            .await;
-        made.expect("container");
+        }
     }
 }
 
@@ -230,6 +307,23 @@ pub(crate) struct Client(Channel);
 type Tasks = tasks::tasks_client::TasksClient<Channel>;
 
 impl Client {
+    /// Connects; none if nobody listens.
+    pub(crate) async fn connect(socket: &Path) -> Option<Self> {
+        let uri = format!("unix://{}", socket.display());
+        let endpoint = Endpoint::try_from(uri).expect("endpoint");
+        Some(Self(endpoint.connect().await.ok()?))
+    }
+
+    /// Makes the container `id` that runs `script`.
+    pub(crate) async fn make(&self, recipe: &Recipe, id: &str, script: &str) -> Result<(), Status> {
+        let request = CreateContainerRequest {
+            container: Some(recipe.container(id, script)),
+        };
+        let mut containers = ContainersClient::new(self.0.clone());
+        containers.create(in_namespace(request)).await?;
+        Ok(())
+    }
+
     fn tasks(&self) -> Tasks {
         Tasks::new(self.0.clone())
     }
