@@ -6,15 +6,17 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use proto::engine::ImageSummary;
+use proto::engine::{AuthConfig, ImageSummary};
 
 use super::{Params, Version, ok};
 use crate::App;
 use crate::error::{Error, Result};
+use crate::images::manifest::Platform;
 use crate::images::progress::{self, Progress};
+use crate::images::reference::{Reference, ReferenceError, is_digest, is_tag};
 use crate::images::{ImportOptions, User, list};
 
 /// The routes of this noun.
@@ -133,15 +135,71 @@ async fn prune(State(app): State<Arc<App>>, params: Params) -> Result<Response> 
 }
 
 /// Pull (`fromImage`) or import (`fromSrc`).
-async fn create(State(app): State<Arc<App>>, params: Params, body: Body) -> Result<Response> {
+async fn create(
+    State(app): State<Arc<App>>,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response> {
     match (params.text("fromImage"), params.text("fromSrc")) {
         ("", "-") => Ok(import(app, &params, body).await),
         ("", "") => Err(Error::invalid("neither fromImage nor fromSrc is given")),
         ("", _) => Err(Error::unimplemented(
             "importing from an address is not supported yet",
         )),
-        _ => Err(Error::unimplemented("pulling images is not supported yet")),
+        _ => pull(app, &params, &headers).await,
     }
+}
+
+async fn pull(app: Arc<App>, params: &Params, headers: &HeaderMap) -> Result<Response> {
+    let reference = pulled(params.text("fromImage"), params.text("tag"))?;
+    let platform = match params.text("platform") {
+        "" => Platform::host(),
+        text => Platform::parse(text)?,
+    };
+    let credentials = auth(headers)?;
+    let work = |progress: Progress| async move {
+        let images = app.images.clone();
+        images
+            .registries()
+            .pull(
+                images.clone(),
+                &reference,
+                &platform,
+                &credentials,
+                &progress,
+            )
+            .await?;
+        let shown = reference.familiar();
+        emit(&app, "pull", &shown, &reference.familiar_repository());
+        Ok(())
+    };
+    Ok(progress::answer(true, work).await)
+}
+
+/// The reference that `fromImage=` and `tag=` mean together; the tag may be a digest.
+fn pulled(image: &str, tag: &str) -> Result<Reference> {
+    let invalid = |e: ReferenceError| Error::invalid(e.to_string());
+    let mut reference = Reference::parse(image).map_err(invalid)?;
+    if is_digest(tag) {
+        reference.digest = Some(tag.to_owned());
+    } else if !tag.is_empty() {
+        if !is_tag(tag) {
+            return Err(Error::invalid("invalid tag format"));
+        }
+        reference.tag = Some(tag.to_owned());
+    }
+    if reference.tag.is_none() && reference.digest.is_none() {
+        return Err(Error::unimplemented(
+            "pulling all tags of a repository is not supported yet",
+        ));
+    }
+    Ok(reference)
+}
+
+fn auth(headers: &HeaderMap) -> Result<AuthConfig> {
+    let header = headers.get("x-registry-auth");
+    crate::registry::credentials(header.and_then(|h| h.to_str().ok()).unwrap_or(""))
 }
 
 async fn import(app: Arc<App>, params: &Params, body: Body) -> Response {

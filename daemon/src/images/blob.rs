@@ -147,7 +147,7 @@ pub(crate) enum Opened {
     /// containerd has the blob; there is nothing to write.
     Present,
     /// Write from [`Writer::offset`] on.
-    Writer(Writer),
+    Writer(Box<Writer>),
 }
 
 /// An open ingest.
@@ -171,7 +171,7 @@ impl Writer {
         const TRIES: u32 = 240;
         for attempt in 0.. {
             match Self::try_open(backend, name, expected, total).await {
-                Ok(writer) => return Ok(Opened::Writer(writer)),
+                Ok(writer) => return Ok(Opened::Writer(Box::new(writer))),
                 Err(e) if e.is_exists() => return Ok(Opened::Present),
                 // The name is locked by another writer, or by our own former stream that is being torn down.
                 Err(e) if e.kind() == ErrorKind::Unavailable && attempt < TRIES => {

@@ -17,7 +17,7 @@ const PIECE: usize = 512 << 10;
 #[derive(Debug)]
 pub(crate) struct Ingest {
     runtime: Handle,
-    writer: Option<Writer>,
+    writer: Option<Box<Writer>>,
     pending: BytesMut,
     sum: Sha256,
     size: u64,

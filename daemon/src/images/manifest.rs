@@ -37,7 +37,7 @@ pub(crate) enum Document {
     /// Manifests by platform.
     Index(ImageIndex),
     /// One image.
-    Manifest(ImageManifest),
+    Manifest(Box<ImageManifest>),
 }
 
 impl Document {
@@ -75,7 +75,7 @@ impl Document {
                 "invalid manifest: it has more than {MAX_LAYERS} layers"
             )));
         }
-        Ok(Self::Manifest(manifest))
+        Ok(Self::Manifest(Box::new(manifest)))
     }
 }
 

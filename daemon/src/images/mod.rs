@@ -27,7 +27,7 @@ mod remove;
 //mod save;
 mod tarball;
 pub(crate) mod unpack;
-mod write;
+pub(crate) mod write;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,6 +40,7 @@ use crate::backend::{Backend, QUICK, within};
 use crate::config::Config;
 use crate::db::Db;
 use crate::error::{During, Error, Result};
+use crate::registry::Registries;
 
 use manifest::{Document, ImageFile, Platform};
 use reference::Reference;
@@ -105,22 +106,24 @@ impl Named {
     }
 }
 
-/// Handle of the images.
-#[derive(Debug)]
+/// Handle of the images; clones share everything.
+#[derive(Debug, Clone)]
 pub(crate) struct Images {
     backend: Backend,
-    known: Mutex<HashMap<String, Arc<Image>>>,
-    sizes: Mutex<HashMap<String, i64>>,
+    registries: Registries,
+    known: Arc<Mutex<HashMap<String, Arc<Image>>>>,
+    sizes: Arc<Mutex<HashMap<String, i64>>>,
     busy: Busy,
 }
 
 impl Images {
     /// A handle; nothing is read yet.
-    pub(crate) async fn open(_config: &Config, _db: &Db, backend: &Backend) -> Result<Self> {
+    pub(crate) async fn open(config: &Config, _db: &Db, backend: &Backend) -> Result<Self> {
         Ok(Self {
             backend: backend.clone(),
-            known: Mutex::default(),
-            sizes: Mutex::default(),
+            registries: Registries::new(config)?,
+            known: Arc::default(),
+            sizes: Arc::default(),
             busy: Busy::default(),
         })
     }
@@ -128,6 +131,11 @@ impl Images {
     /// The containerd below.
     pub(crate) fn backend(&self) -> &Backend {
         &self.backend
+    }
+
+    /// The registries.
+    pub(crate) fn registries(&self) -> &Registries {
+        &self.registries
     }
 
     /// Waits for everybody else who works on `what` (a layer, a name); they wait until the guard goes.
@@ -268,7 +276,7 @@ pub(crate) async fn read_image(
 ) -> Result<Image> {
     let bytes = blob::read(backend, &target.digest).await?;
     let (manifest, layers) = match Document::parse(&target.media_type, &bytes)? {
-        Document::Manifest(layers) => (target.clone(), layers),
+        Document::Manifest(layers) => (target.clone(), *layers),
         Document::Index(index) => {
             chosen(backend, platform.choose(&index))
                 .await?
@@ -307,7 +315,7 @@ async fn chosen(
         if let Document::Manifest(manifest) =
             Document::parse(candidate.media_type().as_ref(), &bytes)?
         {
-            return Ok(Some((unpack::wire(candidate), manifest)));
+            return Ok(Some((unpack::wire(candidate), *manifest)));
         }
     }
     Ok(None)
