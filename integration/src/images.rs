@@ -11,7 +11,8 @@ use crate::programs::{command, run};
 use crate::stack::Stack;
 use crate::{eventually, require};
 
-/// Imports the image `busybox` (command `sh`) into a stack.
+/// Imports the image `busybox` (command `sh`) into a stack and runs it once, so that the folders that first use makes are
+/// there before a census.
 pub fn busybox(stack: &Stack) -> Result<()> {
     let tar = rootfs_tar(stack.dir())?;
     stack
@@ -23,6 +24,7 @@ pub fn busybox(stack: &Stack) -> Result<()> {
             "busybox",
         ])?
         .exits(0)?;
+    stack.lite(["run", "--rm", "busybox", "true"])?.exits(0)?;
     Ok(())
 }
 
