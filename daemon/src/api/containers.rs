@@ -23,7 +23,7 @@ use crate::backend::{QUICK, within};
 use crate::clock;
 use crate::container::list::{self, FILTERS};
 use crate::container::stop::{self, Condition};
-use crate::container::{self, Command, Handle, inspect, signal, stats, top};
+use crate::container::{self, Answer, Command, Connection, Handle, inspect, signal, stats, top};
 use crate::error::{Error, Result};
 use crate::logs::read;
 
@@ -235,12 +235,24 @@ async fn attach(
         details: false,
         framed: !wanted.tty,
     });
+    // In the owner's queue before the client learns that it is attached, and can start the container.
+    let connection = match params.flag("stream") {
+        true => {
+            let input = wanted.stdin;
+            let asked = handle.begin(|reply| Command::Attach { input, reply });
+            match asked.await {
+                Ok(answer) => Some(answer),
+                Err(e) => return hijack::plain_error(&e),
+            }
+        }
+        false => None,
+    };
     let session = Session {
         app,
         handle,
         wanted,
         replay,
-        stream: params.flag("stream"),
+        connection,
     };
     let kind = hijack::content_type(version, record.config.tty, upgrade.is_some());
     match upgrade {
@@ -267,7 +279,7 @@ struct Session {
     handle: Handle,
     wanted: Wanted,
     replay: Option<read::Wanted>,
-    stream: bool,
+    connection: Option<Answer<Connection>>,
 }
 
 impl Session {
@@ -292,17 +304,15 @@ impl Session {
                 }
             }
         }
-        if !self.stream {
+        let Some(connection) = self.connection else {
             // The client may be gone already.
             let _ = client.shutdown().await;
             return;
-        }
-        let input = self.wanted.stdin;
+        };
         self.app
             .events
             .emit("container", "attach", &record.id, record.attributes());
-        let asked = self.handle.ask(|reply| Command::Attach { input, reply });
-        let connection = match asked.await {
+        let connection = match connection.answer().await {
             Ok(connection) => connection,
             // The start failed or the container went away: there is nothing to show.
             Err(e) => {

@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use super::attach::{Connection, Files};
 use super::record::{self, Record};
 use super::state::{Exited, Failure, Running, State};
-use super::{Handle, QUEUE, Shared, View, restart};
+use super::{Handle, Order, QUEUE, Shared, View, restart};
 use crate::App;
-use crate::backend::{QUICK, SLOW, within};
+use crate::backend::{QUICK, SLOW, TRACE, within};
 use crate::clock;
 use crate::error::{During, Error, Result};
 
@@ -81,12 +81,14 @@ pub(super) struct Actor {
     pub(super) app: Arc<App>,
     pub(super) shared: Arc<Shared>,
     pub(super) record: Record,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Order>,
     exits: u64,
     code: i64,
     confirmed: bool,
     /// Nothing of an ended task is left, its output included.
     settled: bool,
+    /// The reconciliation that waits for the truth, which is known before it is dealt with.
+    unanswered: Option<Reply<()>>,
     /// When the policy starts it again.
     timer: Option<Instant>,
     /// The pause before the last start that the policy made.
@@ -122,6 +124,7 @@ pub(super) fn spawn(app: Arc<App>, record: Record, confirmed: bool) -> Handle {
         exits: 0,
         confirmed,
         settled: true,
+        unanswered: None,
         timer: None,
         pause: Duration::ZERO,
         waiting: Vec::new(),
@@ -137,7 +140,10 @@ impl Actor {
             let timer = self.timer;
             tokio::select! {
                 command = self.commands.recv() => match command {
-                    Some(command) => self.handle(command).await,
+                    Some(Order { command, trace: Some(trace) }) => {
+                        TRACE.scope(trace, self.handle(command)).await;
+                    }
+                    Some(Order { command, trace: None }) => self.handle(command).await,
                     None => break,
                 },
                 () = tokio::time::sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {
@@ -169,11 +175,19 @@ impl Actor {
             Command::Exited(exit) => self.exited(exit).await,
             Command::Oom => self.oom().await,
             Command::Reconcile { task, first, reply } => {
+                self.unanswered = Some(reply);
                 let outcome = self.reconcile(task, first).await;
-                self.confirmed = true;
-                self.publish();
-                drop(reply.send(outcome));
+                self.answer(outcome);
             }
+        }
+    }
+
+    /// Tells the reconciliation, if one waits, that the record is true now.
+    fn answer(&mut self, outcome: Result<()>) {
+        if let Some(reply) = self.unanswered.take() {
+            self.confirmed |= outcome.is_ok();
+            self.publish();
+            drop(reply.send(outcome));
         }
     }
 
@@ -484,10 +498,12 @@ impl Actor {
         let code = exited.code;
         self.record.state = match policy {
             Some(_) => State::Restarting(exited),
+            None if self.record.auto_remove() => State::Removing { code },
             None => State::Exited(exited),
         };
         self.settled = false;
         self.publish();
+        self.answer(Ok(()));
         self.emit(
             "die",
             &[
@@ -519,12 +535,14 @@ impl Actor {
     /// agree is asked for once more.
     async fn reconcile(&mut self, listed: Option<Process>, first: bool) -> Result<()> {
         if matches!(self.record.state, State::Removing { .. }) {
+            self.answer(Ok(()));
             return self.remove(true, self.record.auto_remove()).await;
         }
         if !self.agrees(listed.as_ref()) {
             let task = self.task().await?;
             self.agree(task).await?;
         }
+        self.answer(Ok(()));
         if first {
             self.first_seen().await;
         }

@@ -42,6 +42,7 @@ pub(crate) use attach::Connection;
 pub(crate) use record::Record;
 
 use crate::App;
+use crate::backend::TRACE;
 use crate::db::Db;
 use crate::error::{Error, Result};
 
@@ -75,7 +76,7 @@ pub(crate) struct Handle(Arc<Shared>);
 struct Shared {
     id: String,
     view: watch::Sender<View>,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Order>,
     execs: Mutex<BTreeMap<String, Arc<exec::Exec>>>,
 }
 
@@ -104,21 +105,32 @@ impl Handle {
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command,
     ) -> Result<T> {
+        self.begin(command).await?.answer().await
+    }
+
+    /// Asks the owner; the question is in its queue when this returns, before whatever is asked later.
+    pub(crate) async fn begin<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command,
+    ) -> Result<Answer<T>> {
         let (reply, answer) = oneshot::channel();
-        let command = command(reply);
-        let sent = self.0.commands.send(command).await;
-        match sent {
-            Ok(()) => answer.await.unwrap_or_else(|_| Err(self.no_such())),
-            Err(_) => Err(self.no_such()),
+        let order = Order::new(command(reply));
+        match self.0.commands.send(order).await {
+            Ok(()) => Ok(Answer {
+                id: self.0.id.clone(),
+                answer,
+            }),
+            Err(_) => Err(no_such(self.id())),
         }
     }
 
     /// Tells the owner something that it need not answer. A busy owner delays nobody.
     pub(crate) fn tell(&self, command: Command) {
-        if let Err(mpsc::error::TrySendError::Full(command)) = self.0.commands.try_send(command) {
+        let sent = self.0.commands.try_send(Order::new(command));
+        if let Err(mpsc::error::TrySendError::Full(order)) = sent {
             let commands = self.0.commands.clone();
             // An owner that has ended has removed its container.
-            tokio::spawn(async move { drop(commands.send(command).await) });
+            tokio::spawn(async move { drop(commands.send(order).await) });
         }
     }
 
@@ -135,13 +147,39 @@ impl Handle {
         }
     }
 
-    fn no_such(&self) -> Error {
-        no_such(self.id())
-    }
-
     /// The execs of this container.
     pub(crate) fn execs(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<exec::Exec>>> {
         self.0.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A command and the trace of the request that gave it.
+#[derive(Debug)]
+struct Order {
+    command: Command,
+    trace: Option<String>,
+}
+
+impl Order {
+    fn new(command: Command) -> Self {
+        Self {
+            command,
+            trace: TRACE.try_with(Clone::clone).ok(),
+        }
+    }
+}
+
+/// An answer that is on its way.
+#[derive(Debug)]
+pub(crate) struct Answer<T> {
+    id: String,
+    answer: oneshot::Receiver<Result<T>>,
+}
+
+impl<T> Answer<T> {
+    /// Waits for it. An owner that ends without one has removed its container.
+    pub(crate) async fn answer(self) -> Result<T> {
+        self.answer.await.unwrap_or_else(|_| Err(no_such(&self.id)))
     }
 }
 
