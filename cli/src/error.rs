@@ -72,7 +72,10 @@ impl From<io::Error> for Failure {
 
 impl From<crate::format::FormatError> for Failure {
     fn from(error: crate::format::FormatError) -> Failure {
-        Failure::new(error.to_string())
+        match error {
+            crate::format::FormatError::Parse(_) => Failure::with_code(64, error.to_string()),
+            error => Failure::new(error.to_string()),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod error;
 mod format;
 mod options;
 mod progress;
+mod reference;
 mod stream;
 mod terminal;
 

@@ -16,6 +16,32 @@ use crate::terminal;
 /// Shows the progress in an answer until its end. Gives the `aux` values that came along.
 pub(crate) async fn show(answer: Answer, quiet: bool) -> Result<Vec<serde_json::Value>, Failure> {
     let mut screen = Screen::new(terminal::stdout_is_terminal());
+    follow(answer, |line| {
+        if quiet {
+            Ok(())
+        } else {
+            Ok(print(&screen.draw(line))?)
+        }
+    })
+    .await
+}
+
+/// The same on standard error, where `run` tells of a pull: its output is the container's.
+pub(crate) async fn show_on_stderr(answer: Answer, quiet: bool) -> Result<(), Failure> {
+    let mut screen = Screen::new(terminal::stderr_is_terminal());
+    let draw = |line: &JsonProgress| {
+        if !quiet {
+            eprint!("{}", screen.draw(line));
+        }
+        Ok(())
+    };
+    follow(answer, draw).await.map(drop)
+}
+
+async fn follow(
+    answer: Answer,
+    mut draw: impl FnMut(&JsonProgress) -> Result<(), Failure>,
+) -> Result<Vec<serde_json::Value>, Failure> {
     let mut aux = Vec::new();
     each(answer, |line| {
         if let Some(value) = &line.aux {
@@ -27,11 +53,7 @@ pub(crate) async fn show(answer: Answer, quiet: bool) -> Result<Vec<serde_json::
         if !line.error.is_empty() {
             return Err(Failure::new(line.error.clone()));
         }
-        if quiet {
-            Ok(())
-        } else {
-            Ok(print(&screen.draw(line))?)
-        }
+        draw(line)
     })
     .await?;
     Ok(aux)
@@ -45,7 +67,7 @@ fn failed(code: i64, message: &str) -> Failure {
 }
 
 /// Calls for each object of an answer.
-pub(crate) async fn each(
+async fn each(
     mut answer: Answer,
     mut call: impl FnMut(&JsonProgress) -> Result<(), Failure>,
 ) -> Result<(), Failure> {

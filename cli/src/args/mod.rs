@@ -267,8 +267,12 @@ pub(crate) fn parse(words: &[String]) -> Result<Option<Cli>, Failure> {
         ))?;
         return Ok(None);
     }
-    if plain.help || command.has_subcommands() {
+    if plain.help || (command.has_subcommands() && plain.path.is_empty()) {
         crate::format::print(&help::help(command, &plain.path))?;
+        return Ok(None);
+    }
+    if command.has_subcommands() {
+        eprint!("{}", help::help(command, &plain.path));
         return Ok(None);
     }
     let matches = root

@@ -38,7 +38,7 @@ pub(crate) enum ClientError {
     )]
     Denied { host: String, source: io::Error },
     /// The daemon's address cannot be used.
-    #[error("unable to parse docker host {host:?}: {why}")]
+    #[error("Failed to initialize: unable to resolve docker endpoint: {why}: {host}")]
     Host { host: String, why: String },
     /// The connection broke or spoke no HTTP.
     #[error("error during connect: {attempt}: {cause}")]

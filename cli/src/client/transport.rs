@@ -42,7 +42,7 @@ impl Address {
                 }))
             }
             Some(("ssh", _)) => Err(wrong("ssh is not supported yet")),
-            Some((scheme, _)) => Err(wrong(&format!("unknown scheme {scheme:?}"))),
+            Some(_) => Err(wrong("invalid bind address format")),
             None => Err(wrong("no scheme")),
         }
     }

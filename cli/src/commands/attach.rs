@@ -9,7 +9,7 @@ use crate::terminal;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Attach local standard input, output, and error streams to a running container",
+    about = "Connect the terminal to a running container",
     override_usage = "[OPTIONS] CONTAINER",
     before_help = "container attach, attach"
 )]
@@ -76,6 +76,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
     };
     let size = async {
         if tty && terminal::stdout_is_terminal() {
+            stream::redraw(&session.client, &container.id).await;
             stream::follow_size(&session.client, Resize::Container(container.id.clone())).await;
         }
         std::future::pending::<()>().await;

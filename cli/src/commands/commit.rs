@@ -5,10 +5,11 @@ use proto::engine::IdResponse;
 use super::Session;
 use crate::error::Outcome;
 use crate::format::print;
+use crate::reference::Reference;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Create a new image from a container's changes",
+    about = "Make an image from what a container has changed",
     override_usage = "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]",
     before_help = "container commit, commit"
 )]
@@ -31,8 +32,18 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
-    let name = args.name.unwrap_or_default();
-    let (repo, tag) = split_tag(&name);
+    let name = match &args.name {
+        Some(name) => Some(Reference::parse(name)?),
+        None => None,
+    };
+    let repo = name
+        .as_ref()
+        .map(Reference::familiar_name)
+        .unwrap_or_default();
+    let tag = name
+        .as_ref()
+        .map(Reference::tag_or_latest)
+        .unwrap_or_default();
     let mut request = session
         .client
         .post("/commit")
@@ -40,14 +51,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
         .query_some("comment", &args.message)
         .query("container", &args.container)
         .query_some("repo", repo)
-        .query_some(
-            "tag",
-            if repo.is_empty() {
-                ""
-            } else {
-                tag.unwrap_or("latest")
-            },
-        );
+        .query_some("tag", tag);
     for change in &args.change {
         request = request.query("changes", change);
     }
@@ -57,24 +61,4 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
     let made: IdResponse = request.json().await?;
     print(&format!("{}\n", made.id))?;
     Ok(0)
-}
-
-/// Splits a name from its tag; the colon of a registry's port is none.
-pub(crate) fn split_tag(name: &str) -> (&str, Option<&str>) {
-    match name.rsplit_once(':') {
-        Some((repo, tag)) if !tag.contains('/') => (repo, Some(tag)),
-        _ => (name, None),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_are_no_tags() {
-        assert_eq!(split_tag("reg:5000/a"), ("reg:5000/a", None));
-        assert_eq!(split_tag("reg:5000/a:1"), ("reg:5000/a", Some("1")));
-        assert_eq!(split_tag("a"), ("a", None));
-    }
 }

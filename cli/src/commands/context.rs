@@ -22,7 +22,7 @@ pub(crate) enum Verb {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Display detailed information on one or more contexts",
+    about = "Show all that is stored of contexts",
     override_usage = "[OPTIONS] [CONTEXT] [CONTEXT...]"
 )]
 pub(crate) struct InspectArgs {
@@ -49,11 +49,14 @@ pub(crate) struct LsArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(about = "Print the name of the current context")]
+#[command(about = "Show which context is in use")]
 pub(crate) struct ShowArgs {}
 
 #[derive(Debug, clap::Args)]
-#[command(about = "Set the current docker context", override_usage = "CONTEXT")]
+#[command(
+    about = "Choose the context to use from now on",
+    override_usage = "CONTEXT"
+)]
 pub(crate) struct UseArgs {
     #[arg(required = true)]
     context: String,

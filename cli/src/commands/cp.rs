@@ -18,7 +18,7 @@ use crate::terminal;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Copy files/folders between a container and the local filesystem",
+    about = "Copy files between a container and this machine",
     override_usage = "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n[OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
     before_help = "container cp, cp"
 )]
@@ -214,7 +214,7 @@ fn local_place(
         Ok(_) | Err(_) => {
             let missing = !path.exists();
             if missing && target.ends_with('/') && !is_dir {
-                return Err(Failure::new(format!("no such directory: {target}")));
+                return Err(Failure::new("no such directory"));
             }
             let parent = path
                 .parent()
@@ -223,7 +223,10 @@ fn local_place(
             if !parent.is_dir() {
                 return Err(Failure::new(format!(
                     "invalid output path: directory {:?} does not exist",
-                    parent.display().to_string()
+                    std::path::absolute(parent)
+                        .unwrap_or_default()
+                        .display()
+                        .to_string()
                 )));
             }
             let name = base(target)
@@ -255,7 +258,7 @@ async fn into(
         .as_ref()
         .is_some_and(|found| found.mode & DIRECTORY != 0);
     let (dir, pieces, size) = if source == "-" {
-        if found.is_some() && !target_is_dir {
+        if !target_is_dir {
             return Err(Failure::new(format!(
                 "destination \"{container}:{target}\" must be a directory"
             )));

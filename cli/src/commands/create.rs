@@ -9,10 +9,11 @@ use crate::client::ClientError;
 use crate::error::{Failure, Outcome};
 use crate::format::print;
 use crate::options::{create_body, flags::ContainerFlags};
+use crate::reference::Reference;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Create a new container",
+    about = "Make a container without starting it",
     override_usage = "[OPTIONS] IMAGE [COMMAND] [ARG...]",
     before_help = "container create, create"
 )]
@@ -35,6 +36,7 @@ pub(crate) const NOT_RUN: u8 = 125;
 pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
     let body = checked_body(&args.flags, &args.words)
         .map_err(|why| Failure::of_command(&why, NOT_RUN, "create"))?;
+    check_version(session, &args.flags).await?;
     let id = create(session, &args.flags, &args.name, &body).await?;
     print(&format!("{id}\n"))?;
     Ok(0)
@@ -51,7 +53,36 @@ pub(crate) fn checked_body(
             flags.pull
         ));
     }
+    if let Some(image) = words.first() {
+        let by_id = image.len() == 64 && image.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !by_id {
+            Reference::parse(image)?;
+        }
+    }
     create_body(flags, words)
+}
+
+/// Refuses flags that the daemon is too old to know; it would pass over them in silence.
+pub(crate) async fn check_version(
+    session: &Session,
+    flags: &ContainerFlags,
+) -> Result<(), Failure> {
+    for (given, flag, least) in [
+        (!flags.annotation.is_empty(), "annotation", "1.43"),
+        (
+            flags.health_start_interval != 0,
+            "health-start-interval",
+            "1.44",
+        ),
+    ] {
+        if given && !session.client.speaks(least).await? {
+            let version = session.client.version().await?;
+            return Err(Failure::new(format!(
+                "\"--{flag}\" requires API version {least}, but the Docker daemon API version is {version}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Makes the container and gives its id; the image is pulled first if it must be.
@@ -89,7 +120,15 @@ pub(crate) async fn create(
 }
 
 fn image_is_missing(error: &ClientError) -> bool {
-    matches!(error, ClientError::Refused { status: 404, message } if message.to_lowercase().contains("no such image"))
+    let ClientError::Refused {
+        status: 404,
+        message,
+    } = error
+    else {
+        return false;
+    };
+    let message = message.to_lowercase();
+    message.contains("no such image") || message.contains("does not match the specified platform")
 }
 
 async fn send(

@@ -9,7 +9,7 @@ use crate::format::{Row, Style, ago, bytes_1000, bytes_1000_precise, print, prin
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Show docker disk usage",
+    about = "Show what takes space on disk",
     override_usage = "[OPTIONS]",
     before_help = "system df"
 )]

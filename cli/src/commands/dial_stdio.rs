@@ -7,7 +7,7 @@ use crate::error::{Failure, Outcome};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Proxy the stdio stream to the daemon connection. Should not be invoked manually.",
+    about = "Pass standard input and output on to the daemon, for clients that come by ssh",
     hide = true,
     override_usage = ""
 )]

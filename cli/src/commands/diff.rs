@@ -8,7 +8,7 @@ use crate::format::print;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Inspect changes to files or directories on a container's filesystem",
+    about = "Show which files a container has changed",
     override_usage = "CONTAINER",
     before_help = "container diff, diff"
 )]

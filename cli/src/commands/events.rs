@@ -10,7 +10,7 @@ use crate::format::{Template, print};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Get real time events from the server",
+    about = "Show what happens in the daemon, as it happens",
     override_usage = "[OPTIONS]",
     before_help = "system events, events"
 )]

@@ -10,7 +10,7 @@ use crate::terminal;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Execute a command in a running container",
+    about = "Run one more command in a running container",
     override_usage = "[OPTIONS] CONTAINER COMMAND [ARG...]",
     before_help = "container exec, exec"
 )]

@@ -6,7 +6,7 @@ use crate::error::Outcome;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Export a container's filesystem as a tar archive",
+    about = "Write the file system of a container as a tar",
     override_usage = "[OPTIONS] CONTAINER",
     before_help = "container export, export"
 )]

@@ -9,7 +9,7 @@ use crate::format::{Row, Style, ago, bytes_1000_precise, ellipsis, print_rows, s
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Show the history of an image",
+    about = "Show the layers of an image",
     override_usage = "[OPTIONS] IMAGE",
     before_help = "image history, history"
 )]

@@ -4,10 +4,11 @@ use super::Session;
 use crate::archive::upload_file;
 use crate::error::Outcome;
 use crate::progress;
+use crate::reference::Reference;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Import the contents from a tarball to create a filesystem image",
+    about = "Make an image from the tar of a file system",
     override_usage = "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]",
     before_help = "image import, import"
 )]
@@ -28,6 +29,9 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
     let name = args.name.unwrap_or_default();
+    if !name.is_empty() {
+        Reference::parse(&name)?;
+    }
     let remote = args.source.starts_with("http://") || args.source.starts_with("https://");
     let mut request = session
         .client

@@ -9,7 +9,7 @@ use crate::format::{Template, bytes_1024, print};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Display system-wide information",
+    about = "Show how the daemon is set up",
     override_usage = "[OPTIONS]",
     before_help = "system info, info"
 )]

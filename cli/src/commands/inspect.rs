@@ -5,11 +5,11 @@ use bytes::Bytes;
 use super::Session;
 use crate::client::{ClientError, Request, escape_path};
 use crate::error::{Failure, Outcome};
-use crate::format::{Template, compact, indent, print, print_bytes};
+use crate::format::{FormatError, Template, compact, indent, print, print_bytes};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Return low-level information on Docker objects",
+    about = "Show all that the daemon knows of objects",
     override_usage = "[OPTIONS] NAME|ID [NAME|ID...]",
     before_help = "inspect"
 )]
@@ -29,7 +29,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Display detailed information on one or more containers",
+    about = "Show all that the daemon knows of containers",
     override_usage = "[OPTIONS] CONTAINER [CONTAINER...]",
     before_help = "container inspect"
 )]
@@ -46,7 +46,7 @@ pub(crate) struct ContainerArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Display detailed information on one or more images",
+    about = "Show all that the daemon knows of images",
     override_usage = "[OPTIONS] IMAGE [IMAGE...]",
     before_help = "image inspect"
 )]
@@ -113,14 +113,11 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
     show(&args.names, &args.format, async |name| {
         for kind in kinds {
             match kind.request(session, name).bytes().await {
-                Err(error) if error.is_not_found() => {}
+                Err(error) if error.is_not_found() && kinds.len() > 1 => {}
                 other => return other.map_err(|error| error.to_string()),
             }
         }
-        Err(match args.kind.as_str() {
-            "" => format!("Error: No such object: {name}"),
-            kind => format!("Error: No such {kind}: {name}"),
-        })
+        Err(format!("Error: No such object: {name}"))
     })
     .await
 }
@@ -175,6 +172,7 @@ where
                 })?;
                 match template.render(&value) {
                     Ok(line) => lines += &(line + "\n"),
+                    Err(error @ FormatError::Parse(_)) => return Err(error.into()),
                     Err(error) => failures.push(
                         error
                             .to_string()

@@ -5,7 +5,7 @@ use crate::error::Outcome;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Kill one or more running containers",
+    about = "Send a signal to containers, SIGKILL by default",
     override_usage = "[OPTIONS] CONTAINER [CONTAINER...]",
     before_help = "container kill, kill"
 )]

@@ -8,7 +8,7 @@ use crate::terminal;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Load an image from a tar archive or STDIN",
+    about = "Take images in from a tar",
     override_usage = "[OPTIONS]",
     before_help = "image load, load"
 )]

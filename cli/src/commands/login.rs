@@ -4,7 +4,7 @@ use crate::error::{Failure, Outcome};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Authenticate to a registry",
+    about = "Log in to a registry",
     override_usage = "[OPTIONS] [SERVER]",
     before_help = "login"
 )]
@@ -23,7 +23,7 @@ pub(crate) struct LoginArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Log out from a registry",
+    about = "Log out of a registry",
     override_usage = "[SERVER]",
     before_help = "logout"
 )]

@@ -11,7 +11,7 @@ use crate::stream::Frames;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Fetch the logs of a container",
+    about = "Show what a container has written",
     override_usage = "[OPTIONS] CONTAINER",
     before_help = "container logs, logs"
 )]

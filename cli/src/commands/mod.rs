@@ -271,7 +271,13 @@ pub(crate) fn moment(text: &str) -> Result<String, String> {
     let full = match text.len() {
         10 => format!("{text}T00:00:00Z"),
         16 => format!("{text}:00Z"),
-        _ if text.contains('T') && !text.ends_with('Z') && !text[10..].contains(['+', '-']) => {
+        _ if text.contains('T')
+            && !text.ends_with('Z')
+            && !text
+                .split('T')
+                .nth(1)
+                .is_some_and(|clock| clock.contains(['+', '-'])) =>
+        {
             format!("{text}Z")
         }
         _ => text.to_string(),

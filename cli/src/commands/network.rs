@@ -32,7 +32,7 @@ pub(crate) enum Verb {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Connect a container to a network",
+    about = "Put a container on a network",
     override_usage = "[OPTIONS] NETWORK CONTAINER"
 )]
 pub(crate) struct ConnectArgs {
@@ -62,7 +62,7 @@ pub(crate) struct ConnectArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(about = "Create a network", override_usage = "[OPTIONS] NETWORK")]
+#[command(about = "Make a network", override_usage = "[OPTIONS] NETWORK")]
 pub(crate) struct CreateArgs {
     /// Let containers be connected by hand
     #[arg(long)]
@@ -119,7 +119,7 @@ pub(crate) struct CreateArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Disconnect a container from a network",
+    about = "Take a container off a network",
     override_usage = "[OPTIONS] NETWORK CONTAINER"
 )]
 pub(crate) struct DisconnectArgs {
@@ -132,7 +132,7 @@ pub(crate) struct DisconnectArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Display detailed information on one or more networks",
+    about = "Show all that the daemon knows of networks",
     override_usage = "[OPTIONS] NETWORK [NETWORK...]"
 )]
 pub(crate) struct InspectArgs {
@@ -169,7 +169,7 @@ pub(crate) struct LsArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Remove one or more networks",
+    about = "Remove networks",
     override_usage = "NETWORK [NETWORK...]",
     before_help = "network rm, network remove"
 )]

@@ -5,7 +5,7 @@ use crate::error::Outcome;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Pause all processes within one or more containers",
+    about = "Halt all processes of containers",
     override_usage = "CONTAINER [CONTAINER...]",
     before_help = "container pause, pause"
 )]
@@ -16,7 +16,7 @@ pub(crate) struct PauseArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Unpause all processes within one or more containers",
+    about = "Let halted containers go on",
     override_usage = "CONTAINER [CONTAINER...]",
     before_help = "container unpause, unpause"
 )]

@@ -8,7 +8,7 @@ use crate::format::print;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "List port mappings or a specific mapping for the container",
+    about = "Show where the ports of a container are published",
     override_usage = "CONTAINER [PRIVATE_PORT[/PROTO]]",
     before_help = "container port, port"
 )]
@@ -48,7 +48,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
             }
             _ => {
                 return Err(Failure::new(format!(
-                    "no public port '{number}/{protocol}' published for {}",
+                    "Error: No public port '{asked}' published for {}",
                     args.container
                 )));
             }

@@ -22,7 +22,7 @@ pub(crate) struct ContainerArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Remove unused images",
+    about = "Remove images that no container uses",
     override_usage = "[OPTIONS]",
     before_help = "image prune"
 )]
@@ -36,7 +36,7 @@ pub(crate) struct ImageArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Remove all unused networks",
+    about = "Remove networks that no container is on",
     override_usage = "[OPTIONS]",
     before_help = "network prune"
 )]
@@ -47,7 +47,7 @@ pub(crate) struct NetworkArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Remove unused local volumes",
+    about = "Remove volumes that no container uses",
     override_usage = "[OPTIONS]",
     before_help = "volume prune"
 )]
@@ -61,7 +61,7 @@ pub(crate) struct VolumeArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Remove unused data",
+    about = "Remove all that is not used",
     override_usage = "[OPTIONS]",
     before_help = "system prune"
 )]
@@ -226,7 +226,9 @@ pub(crate) async fn networks(session: &Session, args: NetworkArgs) -> Outcome {
 }
 
 pub(crate) async fn volumes(session: &Session, args: VolumeArgs) -> Outcome {
-    let warning = match args.all {
+    // Older daemons do not tell anonymous volumes from others.
+    let all = args.all || (!args.how.force && !session.client.speaks("1.42").await?);
+    let warning = match all {
         true => "WARNING! This will remove all local volumes not used by at least one container.",
         false => {
             "WARNING! This will remove anonymous local volumes not used by at least one container."

@@ -66,7 +66,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
     } else {
         args.format
     };
-    let size = args.size || format.contains(".Size");
+    let size = args.size || format.contains(".Size") || format.contains("json .}}");
     let last = if args.latest { 1 } else { args.last };
     let mut request = session
         .client

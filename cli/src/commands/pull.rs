@@ -1,15 +1,15 @@
 //! `pull`, and the pull that `run` does for a missing image.
 
 use super::Session;
-use super::commit::split_tag;
 use crate::client::{Answer, registry_auth};
 use crate::error::{Failure, Outcome};
 use crate::format::print;
 use crate::progress;
+use crate::reference::Reference;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Download an image from a registry",
+    about = "Fetch an image from a registry",
     override_usage = "[OPTIONS] NAME[:TAG|@DIGEST]",
     before_help = "image pull, pull"
 )]
@@ -30,17 +30,21 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
-    let named = args.image.contains('@') || split_tag(&args.image).1.is_some();
-    if args.all_tags && named {
+    let image = Reference::parse(&args.image)?;
+    if args.all_tags && !image.is_name_only() {
         return Err(Failure::new("tag can't be used with --all-tags/-a"));
     }
-    if !args.all_tags && !named && !args.quiet {
-        print("Using default tag: latest\n")?;
+    if !args.all_tags && image.is_name_only() && !args.quiet {
+        print(&format!("Using default tag: {}\n", image.tag_or_latest()))?;
     }
-    let tag = if args.all_tags { Some("") } else { None };
-    let answer = request(session, &args.image, tag, &args.platform).await?;
+    let tag = if args.all_tags {
+        ""
+    } else {
+        tag_or_digest(&image)
+    };
+    let answer = request(session, &image, tag, &args.platform).await?;
     progress::show(answer, args.quiet).await?;
-    print(&format!("{}\n", familiar(&args.image, args.all_tags)))?;
+    print(&format!("{}\n", whole(&image, args.all_tags)))?;
     Ok(0)
 }
 
@@ -51,80 +55,52 @@ pub(crate) async fn pull_for_run(
     platform: &str,
     quiet: bool,
 ) -> Result<(), Failure> {
-    let answer = request(session, image, None, platform).await?;
-    progress::each(answer, |line| {
-        if let Some(error) = &line.error_detail {
-            return Err(Failure::new(error.message.clone()));
-        }
-        let moving = line
-            .progress_detail
-            .as_ref()
-            .is_some_and(|detail| detail.total > 0 || detail.current > 0);
-        if !quiet && !moving && !line.status.is_empty() {
-            let id = if line.id.is_empty() {
-                String::new()
-            } else {
-                format!("{}: ", line.id)
-            };
-            eprintln!("{id}{}", line.status);
-        }
-        Ok(())
-    })
-    .await
+    let image = Reference::parse(image)?;
+    let answer = request(session, &image, tag_or_digest(&image), platform).await?;
+    progress::show_on_stderr(answer, quiet).await
 }
 
 async fn request(
     session: &Session,
-    image: &str,
-    tag: Option<&str>,
+    image: &Reference,
+    tag: &str,
     platform: &str,
 ) -> Result<Answer, Failure> {
-    let (repo, own) = match image.split_once('@') {
-        Some((repo, digest)) => (split_tag(repo).0, digest),
-        None => {
-            let (repo, tag) = split_tag(image);
-            (repo, tag.unwrap_or("latest"))
-        }
-    };
     let request = session
         .client
         .post("/images/create")
-        .query("fromImage", full_name(repo))
+        .query("fromImage", &image.name)
         .query_some("platform", platform)
-        .query_some("tag", tag.unwrap_or(own))
+        .query_some("tag", tag)
         .header(
             "X-Registry-Auth",
-            registry_auth(&session.config.file, image),
+            registry_auth(&session.config.file, &image.name),
         );
     Ok(request.send().await?)
 }
 
-/// A repository with its registry: `busybox` is `docker.io/library/busybox`.
-pub(crate) fn full_name(repo: &str) -> String {
-    match repo.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => repo.to_string(),
-        Some(_) => format!("docker.io/{repo}"),
-        None => format!("docker.io/library/{repo}"),
-    }
+fn tag_or_digest(image: &Reference) -> &str {
+    image
+        .digest
+        .as_deref()
+        .unwrap_or_else(|| image.tag_or_latest())
 }
 
-/// A name with the tag that it means.
+/// A name with the tag that it means, as the user knows it.
 pub(crate) fn with_tag(image: &str) -> String {
-    if image.contains('@') || split_tag(image).1.is_some() {
-        image.to_string()
-    } else {
-        format!("{image}:latest")
+    match Reference::parse(image) {
+        Ok(parsed) if parsed.is_name_only() => format!("{image}:latest"),
+        _ => image.to_string(),
     }
 }
 
 /// The whole name, as the end of a pull tells it.
-fn familiar(image: &str, all_tags: bool) -> String {
-    let name = if all_tags {
-        image.to_string()
-    } else {
-        with_tag(image)
-    };
-    full_name(&name)
+fn whole(image: &Reference, all_tags: bool) -> String {
+    match (&image.digest, all_tags) {
+        (_, true) => image.name.clone(),
+        (Some(digest), _) => format!("{}@{digest}", image.name),
+        (None, _) => format!("{}:{}", image.name, image.tag_or_latest()),
+    }
 }
 
 #[cfg(test)]
@@ -132,14 +108,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_completed() {
-        assert_eq!(full_name("busybox"), "docker.io/library/busybox");
-        assert_eq!(full_name("me/x"), "docker.io/me/x");
-        assert_eq!(full_name("localhost:5000/x"), "localhost:5000/x");
+    fn the_end_of_a_pull_tells_the_whole_name() {
+        let whole_of = |text| whole(&Reference::parse(text).unwrap(), false);
+        assert_eq!(whole_of("busybox"), "docker.io/library/busybox:latest");
+        assert_eq!(whole_of("localhost:5000/x:1"), "localhost:5000/x:1");
         assert_eq!(with_tag("reg:5000/x"), "reg:5000/x:latest");
-        assert_eq!(
-            familiar("busybox", false),
-            "docker.io/library/busybox:latest"
-        );
     }
 }

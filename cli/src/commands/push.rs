@@ -1,16 +1,15 @@
 //! `push`: an image to its registry.
 
 use super::Session;
-use super::commit::split_tag;
-use super::pull::full_name;
 use crate::client::{escape_path, registry_auth};
 use crate::error::{Failure, Outcome};
 use crate::format::print;
 use crate::progress;
+use crate::reference::Reference;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Upload an image to a registry",
+    about = "Send an image to a registry",
     override_usage = "[OPTIONS] NAME[:TAG]",
     before_help = "image push, push"
 )]
@@ -31,27 +30,26 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
-    let (repo, tag) = split_tag(&args.image);
-    if args.all_tags && tag.is_some() {
+    let image = Reference::parse(&args.image)?;
+    if args.all_tags && !image.is_name_only() {
         return Err(Failure::new("tag can't be used with --all-tags/-a"));
     }
-    let tag = match (args.all_tags, tag) {
-        (true, _) => "",
-        (false, Some(tag)) => tag,
-        (false, None) => {
-            if !args.quiet {
-                print("Using default tag: latest\n")?;
-            }
-            "latest"
-        }
+    let tag = if args.all_tags {
+        ""
+    } else {
+        image.tag_or_latest()
     };
+    if !args.all_tags && image.is_name_only() && !args.quiet {
+        print(&format!("Using default tag: {tag}\n"))?;
+    }
+    let name = image.familiar_name();
     let mut request = session
         .client
-        .post(&format!("/images/{}/push", escape_path(&full_name(repo))))
+        .post(&format!("/images/{}/push", escape_path(name)))
         .query_some("tag", tag)
         .header(
             "X-Registry-Auth",
-            registry_auth(&session.config.file, &args.image),
+            registry_auth(&session.config.file, &image.name),
         );
     if !args.platform.is_empty() {
         let (os, arch) = args
@@ -66,7 +64,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
     let answer = request.send().await?;
     progress::show(answer, args.quiet).await?;
     if args.quiet {
-        print(&format!("{}:{tag}\n", full_name(repo)))?;
+        print(&format!("{}:{tag}\n", image.name))?;
     }
     Ok(0)
 }

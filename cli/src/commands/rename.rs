@@ -5,7 +5,7 @@ use crate::error::{Failure, Outcome};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Rename a container",
+    about = "Give a container another name",
     override_usage = "CONTAINER NEW_NAME",
     before_help = "container rename, rename"
 )]
@@ -26,6 +26,11 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
         .post(&container_path(old, "/rename"))
         .query("name", new)
         .done()
-        .await?;
+        .await
+        .map_err(|error| {
+            Failure::new(format!(
+                "{error}\nError: failed to rename container named {old}"
+            ))
+        })?;
     Ok(0)
 }

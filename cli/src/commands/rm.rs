@@ -5,7 +5,7 @@ use crate::error::Outcome;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Remove one or more containers",
+    about = "Remove containers",
     override_usage = "[OPTIONS] CONTAINER [CONTAINER...]",
     before_help = "container rm, container remove, rm"
 )]

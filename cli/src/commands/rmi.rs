@@ -9,7 +9,7 @@ use crate::format::print;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Remove one or more images",
+    about = "Remove images",
     override_usage = "[OPTIONS] IMAGE [IMAGE...]",
     before_help = "image rm, image remove, rmi"
 )]

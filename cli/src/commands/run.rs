@@ -11,7 +11,7 @@ use proto::engine::WaitResponse;
 use tokio::task::JoinHandle;
 
 use super::Session;
-use super::create::{NOT_RUN, checked_body, create};
+use super::create::{NOT_RUN, check_version, checked_body, create};
 use crate::client::{ClientError, Hijacked};
 use crate::error::{Failure, Outcome};
 use crate::format::print;
@@ -21,7 +21,7 @@ use crate::terminal;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Create and run a new container from an image",
+    about = "Make a container from an image and start it",
     override_usage = "[OPTIONS] IMAGE [COMMAND] [ARG...]",
     before_help = "container run, run"
 )]
@@ -65,6 +65,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
     } else if body.config.attach_stdin && body.config.tty && !terminal::stdin_is_terminal() {
         return Err(Failure::new("the input device is not a TTY"));
     }
+    check_version(session, &args.flags).await?;
     stream::check_keys(&args.detach_keys)?;
     let id = create(session, &args.flags, &args.name, &body)
         .await

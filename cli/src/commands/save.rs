@@ -7,7 +7,7 @@ use crate::terminal;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Save one or more images to a tar archive (streamed to STDOUT by default)",
+    about = "Write images as a tar",
     override_usage = "[OPTIONS] IMAGE [IMAGE...]",
     before_help = "image save, save"
 )]

@@ -11,7 +11,7 @@ use crate::format::{Row, Style, ellipsis, print_rows};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Search Docker Hub for images",
+    about = "Look for images in the registry",
     override_usage = "[OPTIONS] TERM",
     before_help = "search"
 )]

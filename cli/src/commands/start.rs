@@ -10,7 +10,7 @@ use crate::terminal;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Start one or more stopped containers",
+    about = "Start containers that are stopped",
     override_usage = "[OPTIONS] CONTAINER [CONTAINER...]",
     before_help = "container start, start"
 )]

@@ -11,7 +11,7 @@ use crate::format::{Row, Style, bytes_1000_precise, bytes_1024, print, print_row
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Display a live stream of container(s) resource usage statistics",
+    about = "Show what containers use, live or once",
     override_usage = "[OPTIONS] [CONTAINER...]",
     before_help = "container stats, stats"
 )]
@@ -122,7 +122,6 @@ fn show(session: &Session, args: &Args, rows: &[Row]) -> Result<(), Failure> {
 }
 
 fn row(asked: &str, stats: &StatsResponse, trunc: bool) -> Row {
-    let stopped = stats.pids_stats.current == 0 && stats.cpu_stats.cpu_usage.total_usage == 0;
     let id = if trunc {
         short_id(&stats.id)
     } else {
@@ -173,13 +172,6 @@ fn row(asked: &str, stats: &StatsResponse, trunc: bool) -> Row {
         .with("NetIO", pair(received, sent))
         .with("BlockIO", pair(read, written))
         .with("PIDs", stats.pids_stats.current.to_string());
-    if stopped && limit == 0 {
-        return row
-            .with("CPUPerc", "--")
-            .with("MemUsage", "-- / --")
-            .with("MemPerc", "--")
-            .with("PIDs", "--");
-    }
     row.with("CPUPerc", format!("{:.2}%", cpu_share(stats)))
         .with(
             "MemUsage",

@@ -6,7 +6,7 @@ use crate::error::Outcome;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Stop one or more running containers",
+    about = "Stop running containers",
     override_usage = "[OPTIONS] CONTAINER [CONTAINER...]",
     before_help = "container stop, stop"
 )]
@@ -17,7 +17,7 @@ pub(crate) struct StopArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Restart one or more containers",
+    about = "Stop containers and start them again",
     override_usage = "[OPTIONS] CONTAINER [CONTAINER...]",
     before_help = "container restart, restart"
 )]

@@ -1,13 +1,13 @@
 //! `tag`: one more name for an image.
 
 use super::Session;
-use super::commit::split_tag;
 use crate::client::escape_path;
-use crate::error::Outcome;
+use crate::error::{Failure, Outcome};
+use crate::reference::Reference;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
+    about = "Give an image another name",
     override_usage = "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
     before_help = "image tag, tag"
 )]
@@ -17,12 +17,23 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
-    let (repo, tag) = split_tag(&args.names[1]);
+    let source = &args.names[0];
+    let wrong = |name: &str, why: String| {
+        Failure::new(format!(
+            "Error parsing reference: {name:?} is not a valid repository/tag: {why}"
+        ))
+    };
+    let target = Reference::parse(&args.names[1]).map_err(|why| wrong(&args.names[1], why))?;
+    if target.digest.is_some() {
+        return Err(Failure::new(
+            "refusing to create a tag with a digest reference",
+        ));
+    }
     session
         .client
-        .post(&format!("/images/{}/tag", escape_path(&args.names[0])))
-        .query("repo", repo)
-        .query("tag", tag.unwrap_or("latest"))
+        .post(&format!("/images/{}/tag", escape_path(source)))
+        .query("repo", target.familiar_name())
+        .query("tag", target.tag_or_latest())
         .done()
         .await?;
     Ok(0)

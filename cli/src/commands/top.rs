@@ -8,7 +8,7 @@ use crate::format::{TabWriter, print};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Display the running processes of a container",
+    about = "List the processes of a container",
     override_usage = "CONTAINER [ps OPTIONS]",
     before_help = "container top, top"
 )]

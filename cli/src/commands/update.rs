@@ -11,7 +11,7 @@ use crate::options::values::{byte_size, cpus, swap_size};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Update configuration of one or more containers",
+    about = "Change the limits of containers",
     override_usage = "[OPTIONS] CONTAINER [CONTAINER...]",
     before_help = "container update, update"
 )]

@@ -9,7 +9,7 @@ use crate::format::{Template, VERSION_STYLE, print};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Show the Docker version information",
+    about = "Show the versions of client and daemon",
     override_usage = "[OPTIONS]",
     before_help = "version"
 )]

@@ -23,7 +23,7 @@ pub(crate) enum Verb {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(about = "Create a volume", override_usage = "[OPTIONS] [VOLUME]")]
+#[command(about = "Make a volume", override_usage = "[OPTIONS] [VOLUME]")]
 pub(crate) struct CreateArgs {
     /// Driver of the volume
     #[arg(long, short = 'd', value_name = "string", default_value = "local")]
@@ -42,7 +42,7 @@ pub(crate) struct CreateArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Display detailed information on one or more volumes",
+    about = "Show all that the daemon knows of volumes",
     override_usage = "[OPTIONS] VOLUME [VOLUME...]"
 )]
 pub(crate) struct InspectArgs {
@@ -73,7 +73,7 @@ pub(crate) struct LsArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Remove one or more volumes",
+    about = "Remove volumes",
     override_usage = "[OPTIONS] VOLUME [VOLUME...]",
     before_help = "volume rm, volume remove"
 )]

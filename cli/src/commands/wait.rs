@@ -8,7 +8,7 @@ use crate::format::print;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Block until one or more containers stop, then print their exit codes",
+    about = "Wait for containers to end and print their exit codes",
     override_usage = "CONTAINER [CONTAINER...]",
     before_help = "container wait, wait"
 )]

@@ -21,6 +21,8 @@ const LABELS: &str = " labels";
 pub(crate) enum FormatError {
     #[error("template parsing error: {0}")]
     Parse(String),
+    #[error("failed to parse template: {0}")]
+    ParseList(String),
     #[error("failed to execute template: {0}")]
     Execute(String),
     #[error("write the output: {0}")]
@@ -148,7 +150,12 @@ impl Template {
             .unwrap_or_else(PoisonError::into_inner) = originals;
         self.inner
             .execute_to_string(&data)
-            .map_err(|error| FormatError::Execute(self.execute_words(&error)))
+            .map_err(|error| match &error {
+                TemplateError::UndefinedFunction(name) => {
+                    FormatError::Parse(format!("template: :1: function {name:?} not defined"))
+                }
+                _ => FormatError::Execute(self.execute_words(&error)),
+            })
     }
 
     /// An error of execution in Go's words, as far as they can be told.
@@ -174,10 +181,10 @@ fn html_safe(json: &str) -> String {
 fn parse_words(error: &TemplateError) -> String {
     match error {
         TemplateError::Parse { line, message, .. } | TemplateError::Lex { line, message, .. } => {
-            format!("template: :{line}: {message}")
-        }
-        TemplateError::UndefinedFunction(name) => {
-            format!("template: :1: function {name:?} not defined")
+            match message.strip_prefix("undefined function: ") {
+                Some(name) => format!("template: :{line}: function {name:?} not defined"),
+                None => format!("template: :{line}: {message}"),
+            }
         }
         other => other.to_string(),
     }
@@ -258,17 +265,78 @@ fn to_value(json: &Json, originals: &mut HashMap<usize, String>) -> Value {
         Json::Object(fields) => {
             let mut map: BTreeMap<Arc<str>, Value> = fields
                 .iter()
-                .map(|(key, value)| (key.as_str().into(), to_value(value, originals)))
+                .map(|(key, value)| {
+                    let value = match value {
+                        Json::Null => unset(key, originals),
+                        value => to_value(value, originals),
+                    };
+                    (key.as_str().into(), value)
+                })
                 .collect();
             // Docker's templates run over structs, where the field that is sent as Id is called ID.
-            if let (Some(id), None) = (map.get("Id").cloned(), map.get("ID")) {
-                map.insert("ID".into(), id);
+            for (sent, called) in [("Id", "ID"), ("ApiVersion", "APIVersion")] {
+                if let (Some(value), None) = (map.get(sent).cloned(), map.get(called)) {
+                    map.insert(called.into(), value);
+                }
             }
             let map = Arc::new(map);
             originals.insert(Arc::as_ptr(&map).addr(), json.to_string());
             Value::Map(map)
         }
     }
+}
+
+/// The fields that Docker's structs hold as lists and maps: unset ones are empty, not nothing.
+const LISTS: [&str; 26] = [
+    "Aliases",
+    "Args",
+    "Binds",
+    "BlkioDeviceReadBps",
+    "BlkioWeightDevice",
+    "CapAdd",
+    "CapDrop",
+    "Cmd",
+    "DNSNames",
+    "Devices",
+    "DeviceCgroupRules",
+    "DeviceRequests",
+    "Dns",
+    "DnsOptions",
+    "DnsSearch",
+    "Entrypoint",
+    "Env",
+    "ExecIDs",
+    "ExtraHosts",
+    "GroupAdd",
+    "Links",
+    "Mounts",
+    "OnBuild",
+    "SecurityOpt",
+    "Ulimits",
+    "VolumesFrom",
+];
+const MAPS: [&str; 6] = [
+    "DriverOpts",
+    "ExposedPorts",
+    "Labels",
+    "Options",
+    "Ports",
+    "Volumes",
+];
+
+/// What an unset field is to a template.
+fn unset(key: &str, originals: &mut HashMap<usize, String>) -> Value {
+    if LISTS.contains(&key) {
+        let empty: Arc<[Value]> = Arc::from(Vec::new());
+        originals.insert(Arc::as_ptr(&empty).cast::<u8>().addr(), "null".to_string());
+        return Value::List(empty);
+    }
+    if MAPS.contains(&key) {
+        let empty = Arc::new(BTreeMap::new());
+        originals.insert(Arc::as_ptr(&empty).addr(), "null".to_string());
+        return Value::Map(empty);
+    }
+    Value::Nil
 }
 
 fn to_json(value: Option<&Value>, originals: &Originals) -> String {
@@ -368,7 +436,10 @@ fn rows_text(format: &str, style: Style<'_>, rows: &[Row]) -> Result<String, For
         Some(rest) => (true, rest.trim()),
     };
     let source = source.replace("\\t", "\t").replace("\\n", "\n");
-    let template = Template::parse(&source)?;
+    let template = Template::parse(&source).map_err(|error| match error {
+        FormatError::Parse(why) => FormatError::ParseList(why),
+        other => other,
+    })?;
     let mut out = String::new();
     if table {
         let mut heads = Row::default();

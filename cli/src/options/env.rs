@@ -94,6 +94,14 @@ pub(crate) fn labels(
     Ok(out)
 }
 
+/// Checks a label given as a flag.
+pub(crate) fn label(text: &str) -> Result<String, String> {
+    match text.split('=').next() {
+        None | Some("") => Err(format!("invalid label '{text}': empty name")),
+        Some(_) => Ok(text.to_string()),
+    }
+}
+
 /// Pairs `name=value` as a map.
 pub(crate) fn pairs(given: &[String]) -> BTreeMap<String, String> {
     given

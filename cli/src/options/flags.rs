@@ -1,7 +1,9 @@
 //! The flags that `run` and `create` share.
 
 use clap::ArgAction::Append;
+use proto::engine::{DeviceRequest, ThrottleDevice, Ulimit, WeightDevice};
 
+use super::resources;
 use super::values::{byte_size, cpus, float_duration, swap_size};
 use crate::args::int;
 
@@ -9,20 +11,20 @@ use crate::args::int;
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct ContainerFlags {
     /// Add a line to the container's hosts file (host:ip)
-    #[arg(long, action = Append)]
+    #[arg(long, action = Append, value_parser = super::network::extra_host)]
     pub(crate) add_host: Vec<String>,
     /// Add an annotation for the OCI runtime
     #[arg(long, action = Append, value_name = "map")]
     pub(crate) annotation: Vec<String>,
     /// Attach to STDIN, STDOUT or STDERR
-    #[arg(long, short = 'a', action = Append)]
+    #[arg(long, short = 'a', action = Append, value_parser = super::values::stream_name)]
     pub(crate) attach: Vec<String>,
     /// Relative weight for block I/O, 10 to 1000, or 0 for none
     #[arg(long, value_name = "uint16", default_value_t = 0)]
     pub(crate) blkio_weight: u16,
     /// Relative weight for block I/O on a device (path:weight)
-    #[arg(long, action = Append)]
-    pub(crate) blkio_weight_device: Vec<String>,
+    #[arg(long, action = Append, value_parser = resources::weight_device)]
+    pub(crate) blkio_weight_device: Vec<WeightDevice>,
     /// Add Linux capabilities
     #[arg(long, action = Append)]
     pub(crate) cap_add: Vec<String>,
@@ -75,21 +77,21 @@ pub(crate) struct ContainerFlags {
     #[arg(long, action = Append)]
     pub(crate) device_cgroup_rule: Vec<String>,
     /// Limit the read rate of a device (path:bytes a second)
-    #[arg(long, action = Append)]
-    pub(crate) device_read_bps: Vec<String>,
+    #[arg(long, action = Append, value_parser = resources::bps_device)]
+    pub(crate) device_read_bps: Vec<ThrottleDevice>,
     /// Limit the read rate of a device (path:operations a second)
-    #[arg(long, action = Append)]
-    pub(crate) device_read_iops: Vec<String>,
+    #[arg(long, action = Append, value_parser = resources::iops_device)]
+    pub(crate) device_read_iops: Vec<ThrottleDevice>,
     /// Limit the write rate of a device (path:bytes a second)
-    #[arg(long, action = Append)]
-    pub(crate) device_write_bps: Vec<String>,
+    #[arg(long, action = Append, value_parser = resources::bps_device)]
+    pub(crate) device_write_bps: Vec<ThrottleDevice>,
     /// Limit the write rate of a device (path:operations a second)
-    #[arg(long, action = Append)]
-    pub(crate) device_write_iops: Vec<String>,
+    #[arg(long, action = Append, value_parser = resources::iops_device)]
+    pub(crate) device_write_iops: Vec<ThrottleDevice>,
     #[arg(long, hide = true)]
     pub(crate) disable_content_trust: bool,
     /// DNS servers of the container
-    #[arg(long, action = Append)]
+    #[arg(long, action = Append, value_parser = super::values::ip_address)]
     pub(crate) dns: Vec<String>,
     /// DNS options of the container
     #[arg(long, alias = "dns-opt", action = Append)]
@@ -113,8 +115,8 @@ pub(crate) struct ContainerFlags {
     #[arg(long, action = Append)]
     pub(crate) expose: Vec<String>,
     /// GPUs to give to the container ('all' for all)
-    #[arg(long, value_name = "gpu-request", action = Append)]
-    pub(crate) gpus: Vec<String>,
+    #[arg(long, value_name = "gpu-request", action = Append, value_parser = resources::gpus)]
+    pub(crate) gpus: Vec<DeviceRequest>,
     /// Further groups of the user
     #[arg(long, action = Append)]
     pub(crate) group_add: Vec<String>,
@@ -167,7 +169,7 @@ pub(crate) struct ContainerFlags {
     #[arg(long, value_name = "bytes", value_parser = byte_size, default_value = "0")]
     pub(crate) kernel_memory: i64,
     /// Set a label
-    #[arg(long, short = 'l', action = Append)]
+    #[arg(long, short = 'l', action = Append, value_parser = super::env::label)]
     pub(crate) label: Vec<String>,
     /// Read labels from a file
     #[arg(long, action = Append)]
@@ -278,8 +280,8 @@ pub(crate) struct ContainerFlags {
     #[arg(long, short = 't')]
     pub(crate) tty: bool,
     /// Resource limits of the process (name=soft[:hard])
-    #[arg(long, value_name = "ulimit", action = Append)]
-    pub(crate) ulimit: Vec<String>,
+    #[arg(long, value_name = "ulimit", action = Append, value_parser = resources::ulimit)]
+    pub(crate) ulimit: Vec<Ulimit>,
     /// User and group (format: <name|uid>[:<group|gid>])
     #[arg(long, short = 'u', default_value = "")]
     pub(crate) user: String,

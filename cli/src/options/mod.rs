@@ -44,24 +44,16 @@ pub(crate) fn create_body(
 
 fn config(flags: &ContainerFlags, words: &[String]) -> Result<Config, String> {
     let (image, command) = words.split_first().ok_or("no image given")?;
-    let mut attach = [false; 3];
-    for stream in &flags.attach {
-        match stream.to_lowercase().as_str() {
-            "stdin" => attach[0] = true,
-            "stdout" => attach[1] = true,
-            "stderr" => attach[2] = true,
-            _ => return Err("valid streams are STDIN, STDOUT and STDERR".to_string()),
-        }
-    }
+    let asked = |stream: &str| flags.attach.iter().any(|given| given == stream);
     let output = flags.attach.is_empty();
-    let attach_stdin = attach[0] || flags.interactive;
+    let attach_stdin = asked("stdin") || flags.interactive;
     Ok(Config {
         hostname: flags.hostname.clone(),
         domainname: flags.domainname.clone(),
         user: flags.user.clone(),
         attach_stdin,
-        attach_stdout: attach[1] || output,
-        attach_stderr: attach[2] || output,
+        attach_stdout: asked("stdout") || output,
+        attach_stderr: asked("stderr") || output,
         tty: flags.tty,
         open_stdin: flags.interactive,
         stdin_once: flags.interactive && attach_stdin,
@@ -128,7 +120,7 @@ fn host_config(
         dns: Some(flags.dns.clone()),
         dns_options: Some(flags.dns_option.clone()),
         dns_search: Some(flags.dns_search.clone()),
-        extra_hosts: some(&extra_hosts(&flags.add_host)?),
+        extra_hosts: some(&flags.add_host),
         group_add: some(&flags.group_add),
         ipc_mode: flags.ipc.clone(),
         links: some(&flags.link),
@@ -156,6 +148,11 @@ fn host_config(
         masked_paths: unconfined.then(Vec::new),
         readonly_paths: unconfined.then(Vec::new),
         init: flags.init,
+        // A field that newer versions of the API have dropped.
+        other: (flags.kernel_memory != 0)
+            .then(|| ("KernelMemory".to_string(), flags.kernel_memory.into()))
+            .into_iter()
+            .collect(),
         ..HostConfig::default()
     })
 }
@@ -180,26 +177,6 @@ fn check_modes(flags: &ContainerFlags) -> Result<(), String> {
     Ok(())
 }
 
-/// `host:ip` or `host=ip`, sent in the first form.
-fn extra_hosts(given: &[String]) -> Result<Vec<String>, String> {
-    given
-        .iter()
-        .map(|text| {
-            let at = text.find(['=', ':']).filter(|at| *at > 0);
-            let at = at.ok_or_else(|| format!("bad format for add-host: {text:?}"))?;
-            let (name, ip) = (&text[..at], &text[at + 1..]);
-            let bare = ip
-                .strip_prefix('[')
-                .and_then(|ip| ip.strip_suffix(']'))
-                .unwrap_or(ip);
-            if ip != "host-gateway" && bare.parse::<std::net::IpAddr>().is_err() {
-                return Err(format!("invalid IP address in add-host: {ip:?}"));
-            }
-            Ok(format!("{name}:{bare}"))
-        })
-        .collect()
-}
-
 /// The security options with seccomp profiles read in, and whether the system paths stay open.
 fn security(given: &[String]) -> Result<(Vec<String>, bool), String> {
     let mut out = Vec::new();
@@ -215,8 +192,10 @@ fn security(given: &[String]) -> Result<(Vec<String>, bool), String> {
         if option == "systempaths=unconfined" {
             unconfined = true;
         } else if key == "seccomp" && !matches!(value, "builtin" | "unconfined") {
-            let text = std::fs::read(value)
-                .map_err(|cause| format!("opening seccomp profile ({value}) failed: {cause}"))?;
+            let text = std::fs::read(value).map_err(|cause| {
+                let why = crate::archive::plain(&cause);
+                format!("opening seccomp profile ({value}) failed: open {value}: {why}")
+            })?;
             let text = String::from_utf8(crate::format::compact(&text)).map_err(|_| {
                 format!("compacting json for seccomp profile ({value}) failed: not UTF-8")
             })?;
@@ -319,18 +298,5 @@ mod tests {
             "--pid: invalid PID mode"
         );
         assert!(body(|f| f.security_opt = vec!["x".into()]).is_err());
-        assert!(body(|f| f.attach = vec!["x".into()]).is_err());
-    }
-
-    #[test]
-    fn hosts_are_sent_with_a_colon() {
-        let got = extra_hosts(&[
-            "a=10.0.0.1".into(),
-            "b:[::1]".into(),
-            "c:host-gateway".into(),
-        ])
-        .unwrap();
-        assert_eq!(got, ["a:10.0.0.1", "b:::1", "c:host-gateway"]);
-        assert!(extra_hosts(&["a:x".into()]).is_err());
     }
 }

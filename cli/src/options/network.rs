@@ -177,6 +177,21 @@ fn is_user_defined(mode: &str) -> bool {
     !matches!(mode, "default" | "bridge" | "host" | "none") && !mode.starts_with("container:")
 }
 
+/// Checks `host:ip` or `host=ip`, and gives it in the first form.
+pub(crate) fn extra_host(text: &str) -> Result<String, String> {
+    let at = text.find(['=', ':']).filter(|at| *at > 0);
+    let at = at.ok_or_else(|| format!("bad format for add-host: {text:?}"))?;
+    let (name, ip) = (&text[..at], &text[at + 1..]);
+    let bare = ip
+        .strip_prefix('[')
+        .and_then(|ip| ip.strip_suffix(']'))
+        .unwrap_or(ip);
+    if ip != "host-gateway" && bare.parse::<std::net::IpAddr>().is_err() {
+        return Err(format!("invalid IP address in add-host: {ip:?}"));
+    }
+    Ok(format!("{name}:{bare}"))
+}
+
 /// Six bytes in hexadecimal, by colons or dashes.
 pub(crate) fn is_mac(text: &str) -> bool {
     let parts: Vec<&str> = text.split([':', '-']).collect();
@@ -232,5 +247,14 @@ mod tests {
         assert!(endpoints(&aliased).is_err());
         assert!(parse("alias=x").is_err());
         assert!(!is_mac("aa:bb"));
+    }
+
+    #[test]
+    fn hosts_are_sent_with_a_colon() {
+        assert_eq!(extra_host("a=10.0.0.1").unwrap(), "a:10.0.0.1");
+        assert_eq!(extra_host("b:[::1]").unwrap(), "b:::1");
+        assert_eq!(extra_host("c:host-gateway").unwrap(), "c:host-gateway");
+        assert!(extra_host("a:x").is_err());
+        assert!(extra_host("a").is_err());
     }
 }

@@ -125,7 +125,7 @@ fn protocol(spec: &str) -> Result<(&str, String), String> {
 fn range(text: &str) -> Result<(u16, u16), String> {
     let number = |text: &str| {
         text.parse::<u16>()
-            .map_err(|_| format!("invalid port: {text:?}"))
+            .map_err(|_| format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
     };
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (number(first)?, number(last)?);

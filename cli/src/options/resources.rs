@@ -17,7 +17,7 @@ pub(crate) fn resources(flags: &ContainerFlags) -> Result<Resources, String> {
     }
     let (cdi, paths): (Vec<&String>, Vec<&String>) =
         flags.device.iter().partition(|device| is_cdi_name(device));
-    let mut requests = gpus(&flags.gpus)?;
+    let mut requests = flags.gpus.clone();
     if !cdi.is_empty() {
         requests.push(DeviceRequest {
             driver: "cdi".to_string(),
@@ -44,14 +44,14 @@ pub(crate) fn resources(flags: &ContainerFlags) -> Result<Resources, String> {
         cpuset_mems: flags.cpuset_mems.clone(),
         pids_limit: Some(flags.pids_limit),
         blkio_weight: flags.blkio_weight,
-        blkio_weight_device: Some(list(&flags.blkio_weight_device, weight_device)?),
-        blkio_device_read_bps: Some(list(&flags.device_read_bps, bps_device)?),
-        blkio_device_write_bps: Some(list(&flags.device_write_bps, bps_device)?),
-        blkio_device_read_iops: Some(list(&flags.device_read_iops, iops_device)?),
-        blkio_device_write_iops: Some(list(&flags.device_write_iops, iops_device)?),
+        blkio_weight_device: Some(flags.blkio_weight_device.clone()),
+        blkio_device_read_bps: Some(flags.device_read_bps.clone()),
+        blkio_device_write_bps: Some(flags.device_write_bps.clone()),
+        blkio_device_read_iops: Some(flags.device_read_iops.clone()),
+        blkio_device_write_iops: Some(flags.device_write_iops.clone()),
         io_maximum_iops: flags.io_maxiops,
         io_maximum_bandwidth: u64::try_from(flags.io_maxbandwidth).unwrap_or(0),
-        ulimits: Some(list(&flags.ulimit, ulimit)?),
+        ulimits: Some(flags.ulimit.clone()),
         device_cgroup_rules: (!flags.device_cgroup_rule.is_empty())
             .then(|| flags.device_cgroup_rule.clone()),
         devices: Some(
@@ -62,10 +62,6 @@ pub(crate) fn resources(flags: &ContainerFlags) -> Result<Resources, String> {
         ),
         device_requests: (!requests.is_empty()).then_some(requests),
     })
-}
-
-fn list<T>(given: &[String], read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
-    given.iter().map(|text| read(text)).collect()
 }
 
 /// `no`, `always`, `unless-stopped` or `on-failure[:count]`.
@@ -93,7 +89,7 @@ pub(crate) fn restart_policy(text: &str) -> Result<RestartPolicy, String> {
 }
 
 /// `name=soft[:hard]`.
-fn ulimit(text: &str) -> Result<Ulimit, String> {
+pub(crate) fn ulimit(text: &str) -> Result<Ulimit, String> {
     let wrong = || format!("invalid ulimit argument: {text}");
     let (name, limits) = text.split_once('=').ok_or_else(wrong)?;
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
@@ -127,7 +123,7 @@ fn device_path(text: &str) -> Result<(&str, &str), String> {
     Ok((path, value))
 }
 
-fn weight_device(text: &str) -> Result<WeightDevice, String> {
+pub(crate) fn weight_device(text: &str) -> Result<WeightDevice, String> {
     let (path, value) = device_path(text)?;
     let weight: u16 = value
         .parse()
@@ -141,7 +137,7 @@ fn weight_device(text: &str) -> Result<WeightDevice, String> {
     })
 }
 
-fn bps_device(text: &str) -> Result<ThrottleDevice, String> {
+pub(crate) fn bps_device(text: &str) -> Result<ThrottleDevice, String> {
     let (path, value) = device_path(text)?;
     let wrong = |_| {
         format!(
@@ -155,7 +151,7 @@ fn bps_device(text: &str) -> Result<ThrottleDevice, String> {
     })
 }
 
-fn iops_device(text: &str) -> Result<ThrottleDevice, String> {
+pub(crate) fn iops_device(text: &str) -> Result<ThrottleDevice, String> {
     let (path, value) = device_path(text)?;
     let rate = value.parse().map_err(|_| {
         format!("invalid rate for device: {text}. The correct format is <device-path>:<number>. Number must be a positive integer")
@@ -196,48 +192,39 @@ fn is_cdi_name(device: &str) -> bool {
 }
 
 /// `all`, a count, or `device=...,driver=...,capabilities=...`.
-fn gpus(given: &[String]) -> Result<Vec<DeviceRequest>, String> {
-    let mut out = Vec::new();
-    for text in given {
-        let mut request = DeviceRequest {
-            capabilities: Some(vec![vec!["gpu".to_string()]]),
-            ..DeviceRequest::default()
-        };
-        let count = |value: &str| {
-            if value == "all" {
-                return Ok(-1);
-            }
-            value.parse::<i64>().map_err(|_| {
-                format!("invalid count ({value}): value must be either \"all\" or an integer")
-            })
-        };
-        for field in comma_fields(text)? {
-            match field.split_once('=') {
-                None => request.count = count(&field)?,
-                Some(("driver", value)) => request.driver = value.to_string(),
-                Some(("count", value)) => request.count = count(value)?,
-                Some(("device", value)) => {
-                    request.device_ids = Some(value.split(',').map(str::to_string).collect());
-                }
-                Some(("capabilities", value)) => {
-                    let mut all: Vec<String> = value.split(',').map(str::to_string).collect();
-                    all.push("gpu".to_string());
-                    request.capabilities = Some(vec![all]);
-                }
-                Some(("options", value)) => {
-                    request.options = Some(super::env::pairs(
-                        &value.split(',').map(str::to_string).collect::<Vec<_>>(),
-                    ));
-                }
-                Some((key, _)) => return Err(format!("unexpected key '{key}' in '{field}'")),
-            }
-        }
-        if request.count == 0 && request.device_ids.is_none() {
-            request.count = 1;
-        }
-        out.push(request);
+pub(crate) fn gpus(text: &str) -> Result<DeviceRequest, String> {
+    let mut request = DeviceRequest {
+        capabilities: Some(vec![vec!["gpu".to_string()]]),
+        ..DeviceRequest::default()
+    };
+    let words = |value: &str| value.split(',').map(str::to_string).collect::<Vec<_>>();
+    let count = |value: &str| {
+        match value {
+        "all" => Ok(-1),
+        number => number.parse::<i64>().map_err(|_| {
+            format!("invalid count ({value}): value must be either \"all\" or an integer: invalid syntax")
+        }),
     }
-    Ok(out)
+    };
+    for field in comma_fields(text)? {
+        match field.split_once('=') {
+            None => request.count = count(&field)?,
+            Some(("driver", value)) => request.driver = value.to_string(),
+            Some(("count", value)) => request.count = count(value)?,
+            Some(("device", value)) => request.device_ids = Some(words(value)),
+            Some(("capabilities", value)) => {
+                let mut all = words(value);
+                all.push("gpu".to_string());
+                request.capabilities = Some(vec![all]);
+            }
+            Some(("options", value)) => request.options = Some(super::env::pairs(&words(value))),
+            Some((key, _)) => return Err(format!("unexpected key '{key}' in '{field}'")),
+        }
+    }
+    if request.count == 0 && request.device_ids.is_none() {
+        request.count = 1;
+    }
+    Ok(request)
 }
 
 #[cfg(test)]
@@ -288,6 +275,6 @@ mod tests {
         assert!(is_cdi_name("vendor.example/gpu=0"));
         assert_eq!(bps_device("/dev/sda:1mb").unwrap().rate, 1 << 20);
         assert!(weight_device("/dev/sda:5").is_err());
-        assert_eq!(gpus(&["all".into()]).unwrap()[0].count, -1);
+        assert_eq!(gpus("all").unwrap().count, -1);
     }
 }

@@ -3,27 +3,34 @@
 /// A size in bytes such as `512m`, `1.5g` or `64KiB`, in binary units.
 pub(crate) fn byte_size(text: &str) -> Result<i64, String> {
     let wrong = || format!("invalid size: '{text}'");
-    let split = text
-        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
-        .unwrap_or(text.len());
-    let (digits, unit) = text.split_at(split);
-    let number: f64 = digits.parse().map_err(|_| wrong())?;
-    let unit = unit.trim_start_matches(' ').to_ascii_lowercase();
-    let unit = unit
-        .strip_suffix("ib")
-        .or_else(|| unit.strip_suffix('b'))
-        .unwrap_or(&unit);
+    let end = text
+        .rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ')
+        .ok_or_else(wrong)?
+        + 1;
+    let (digits, suffix) = text.split_at(end);
+    let digits = digits.strip_suffix(' ').unwrap_or(digits);
+    let number: f64 = digits
+        .parse()
+        .map_err(|_| format!("strconv.ParseFloat: parsing {digits:?}: invalid syntax"))?;
+    let lower = suffix.to_ascii_lowercase();
+    let unit_end = lower.chars().next().map_or(0, char::len_utf8);
+    let (unit, rest) = lower.split_at(unit_end);
     let power = match unit {
-        "" => 0,
+        "" | "b" => 0,
         "k" => 1,
         "m" => 2,
         "g" => 3,
         "t" => 4,
         "p" => 5,
-        _ => return Err(wrong()),
+        _ => -1,
     };
+    let plain = power == 0 && rest.is_empty();
+    let scaled = power > 0 && matches!(rest, "" | "b" | "ib");
+    if !plain && !scaled {
+        return Err(format!("invalid suffix: '{lower}'"));
+    }
     let bytes = number * 1024f64.powi(power);
-    if !bytes.is_finite() || bytes >= i64::MAX as f64 {
+    if !(0.0..i64::MAX as f64).contains(&bytes) {
         return Err(wrong());
     }
     Ok(bytes as i64)
@@ -115,6 +122,23 @@ pub(crate) fn boolean(text: &str) -> Option<bool> {
     }
 }
 
+/// The name of a standard stream, in lower case.
+pub(crate) fn stream_name(text: &str) -> Result<String, String> {
+    let name = text.to_lowercase();
+    match name.as_str() {
+        "stdin" | "stdout" | "stderr" => Ok(name),
+        _ => Err("valid streams are STDIN, STDOUT and STDERR".to_string()),
+    }
+}
+
+/// An address, as it was written.
+pub(crate) fn ip_address(text: &str) -> Result<String, String> {
+    match text.trim().parse::<std::net::IpAddr>() {
+        Ok(ip) => Ok(ip.to_string()),
+        Err(_) => Err(format!("IP address is not correctly formatted: {text}")),
+    }
+}
+
 /// The fields of a line with commas, some of them in quotes.
 pub(crate) fn comma_fields(text: &str) -> Result<Vec<String>, String> {
     let mut fields = vec![String::new()];
@@ -154,7 +178,10 @@ mod tests {
         assert_eq!(byte_size("64KiB"), Ok(65536));
         assert_eq!(byte_size("10"), Ok(10));
         assert_eq!(swap_size("-1"), Ok(-1));
-        for bad in ["", "x", "1z", "-1", "1..2", "99999999999t"] {
+        assert_eq!(byte_size("1z"), Err("invalid suffix: 'z'".into()));
+        assert_eq!(byte_size("1 m"), Ok(1 << 20));
+        assert!(byte_size("1..2").is_err());
+        for bad in ["", "x", "-1", "99999999999t"] {
             assert_eq!(byte_size(bad), Err(format!("invalid size: '{bad}'")));
         }
     }

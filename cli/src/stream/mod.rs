@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 pub(crate) use demux::Frames;
 pub(crate) use detach::{DetachKeys, check_keys};
-pub(crate) use resize::{Resize, follow_size};
+pub(crate) use resize::{Resize, follow_size, redraw};
 pub(crate) use signals::{forward, terminated};
 
 use crate::client::Hijacked;

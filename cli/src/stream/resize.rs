@@ -30,6 +30,16 @@ impl Resize {
     }
 }
 
+/// Makes a program that is already running draw its screen again: for a moment the size is another.
+pub(crate) async fn redraw(client: &Client, container: &str) {
+    if let Some((rows, columns)) = terminal::size() {
+        let larger = (rows.saturating_add(1), columns.saturating_add(1));
+        Resize::Container(container.to_string())
+            .send(client, larger)
+            .await;
+    }
+}
+
 /// Sends the size now, and again whenever it changes. Does not end by itself.
 pub(crate) async fn follow_size(client: &Client, whose: Resize) {
     // Registered before the first size is read, so that no change falls between.
