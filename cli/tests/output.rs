@@ -3,6 +3,8 @@
 //! The texts are in `golden/`; `UPDATE_GOLDEN=1 cargo test -p cli` writes them anew, and the
 //! difference is to be read before it is kept.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod fake_daemon;
 
 use std::path::Path;
