@@ -51,13 +51,14 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<(), CommandError
 /// recorded for the next try.
 pub(super) fn destroy(container: &Container) -> Result<(), CommandError> {
     let state = &container.state;
+    let cgroup = state.cgroup.as_ref().map(Cgroup::load);
     if let Some(process) = state.process() {
-        kill_and_wait(&process)?;
+        kill_and_wait(&process, cgroup.as_ref())?;
     }
-    if let Some(saved) = &state.cgroup {
+    if let Some(cgroup) = &cgroup {
         // Also where a private pid namespace has died with its first process:
         // a shared one has not.
-        Cgroup::load(saved).remove()?;
+        cgroup.remove()?;
     }
     let hooks = if state.has_poststop {
         container.spec()?.hooks.poststop
@@ -69,11 +70,17 @@ pub(super) fn destroy(container: &Container) -> Result<(), CommandError> {
     Ok(hooks::run("poststop", &hooks, &json, &[])?)
 }
 
-fn kill_and_wait(process: &LiveProcess) -> Result<(), CommandError> {
+fn kill_and_wait(process: &LiveProcess, cgroup: Option<&Cgroup>) -> Result<(), CommandError> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     match pidfd_kill(&process.pidfd, libc::SIGKILL) {
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
         other => other.doing(|| format!("kill process {}", process.pid))?,
+    }
+    // One that stands in a frozen cgroup dies when it goes on.
+    if let Some(cgroup) = cgroup
+        && cgroup.frozen()?
+    {
+        cgroup.thaw()?;
     }
     // The pidfd tells the end even where nobody has waited for it yet.
     let deadline = Instant::now() + Duration::from_secs(10);

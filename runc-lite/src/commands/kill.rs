@@ -21,9 +21,14 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<(), CommandError
     }
     let process = container.process()?;
     match pidfd_kill(&process.pidfd, signal) {
-        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => refuse("container not running"),
-        other => Ok(other.doing(|| format!("send signal {signal} to process {}", process.pid))?),
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return refuse("container not running"),
+        other => other.doing(|| format!("send signal {signal} to process {}", process.pid))?,
     }
+    if signal == libc::SIGKILL && status == Status::Paused {
+        // In a frozen cgroup v1 it is seen only when the process goes on.
+        container.cgroup()?.thaw()?;
+    }
+    Ok(())
 }
 
 /// All processes of the cgroup. They are frozen meanwhile, so that none can
