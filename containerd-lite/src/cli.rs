@@ -106,7 +106,7 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_stack_size(1 << 20)
-        .max_blocking_threads(32)
+        .max_blocking_threads(64)
         .thread_keep_alive(std::time::Duration::from_secs(2))
         .enable_all()
         .build()

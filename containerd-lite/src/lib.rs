@@ -133,6 +133,10 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     notify::ready();
     tracing::info!(address = %config.address.display(), pid = std::process::id(), "serving");
     let serving = tonic::transport::Server::builder()
+        // Blobs come in messages of a MiB; the default windows would cut each into sixteen turns.
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .trace_fn(span)
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, stop.cancelled());
     let outcome = tokio::select! {
@@ -144,6 +148,15 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     // It ends with the token; a collection under way is cut like by a kill.
     let _ = collector.await;
     outcome
+}
+
+/// The span of a call in our log, with the trace that the caller is in.
+fn span(request: &http::Request<()>) -> tracing::Span {
+    let trace = request.headers().get(proto::trace::TRACEPARENT);
+    let trace = trace
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    tracing::debug_span!("call", method = request.uri().path(), trace)
 }
 
 /// How long calls under way may go on after the signal to stop.

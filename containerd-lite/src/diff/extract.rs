@@ -1,6 +1,5 @@
 //! Entries of a layer into a directory.
 
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -8,11 +7,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timestamps};
 use rustix::io::Errno;
 
-use super::archive::{Archive, Entry, Kind, Time};
-use super::root::{Directory, Root, is_directory, names, normalise, open_plain, proc_path, remove};
+use super::archive::{Archive, Entry, Kind};
+use super::attributes::{Attributes, times};
+use super::ours::Ours;
+use super::root::{Directory, Root, is_directory, normalise, open_plain, remove};
 use super::target::Target;
 use super::{DiffError, io};
 
@@ -22,9 +23,6 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Other names of AUFS's own.
 const RESERVED: &[u8] = b".wh..wh.";
-/// Attributes that the union file system reads; a layer has no business to set them.
-const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
-
 /// Bytes that stay free on the disk.
 const RESERVE: u64 = 16 << 20;
 /// Written bytes (an entry counts as some) between two looks at the disk.
@@ -40,36 +38,21 @@ pub(super) struct Extractor {
     directories: Vec<(PathBuf, Timestamps)>,
     buffer: Vec<u8>,
     unlooked: u64,
-    warned: bool,
-}
-
-/// How to tell what came with this layer from what was there.
-#[derive(Debug)]
-enum Ours {
-    /// The directory was empty: all of it came with this layer.
-    All,
-    /// It is in the overlay's upper directory.
-    Upper(Root),
-    /// It is noted.
-    Noted(HashSet<PathBuf>),
+    attributes: Attributes,
 }
 
 impl Extractor {
     /// Into an open target.
     pub(super) fn new(target: Target) -> std::io::Result<Self> {
         let root = Root::new(target.root)?;
-        let ours = match target.upper {
-            Some(upper) => Ours::Upper(Root::new(upper)?),
-            None if root.is_empty()? => Ours::All,
-            None => Ours::Noted(HashSet::new()),
-        };
+        let ours = Ours::new(&root, target.upper)?;
         Ok(Self {
             root,
             ours,
             directories: Vec::new(),
             buffer: vec![0; 128 << 10],
             unlooked: LOOK,
-            warned: false,
+            attributes: Attributes::default(),
         })
     }
 
@@ -93,7 +76,7 @@ impl Extractor {
             .directory(path.parent().unwrap_or(Path::new("")))?;
         let bytes = name.as_bytes();
         if bytes == OPAQUE {
-            return self.hide_below(&parent);
+            return self.ours.hide_below(&mut self.root, &parent);
         }
         if bytes.starts_with(RESERVED) {
             return Ok(());
@@ -102,14 +85,13 @@ impl Extractor {
             return match hidden {
                 b"" | b"." | b".." => Err(wrong("removal of no name")),
                 hidden => self
-                    .hide(&parent, OsStr::from_bytes(hidden))
+                    .ours
+                    .hide(&mut self.root, &parent, OsStr::from_bytes(hidden))
                     .map_err(io("remove", &path)),
             };
         }
         self.make(entry, &path, &parent, name, archive)?;
-        if let Ours::Noted(noted) = &mut self.ours {
-            noted.insert(parent.real.join(name));
-        }
+        self.ours.note(parent.real.join(name));
         Ok(())
     }
 
@@ -161,7 +143,7 @@ impl Extractor {
             });
         }
         let fd = open_plain(&self.root.top().fd, OsStr::new(".")).map_err(io("open", path))?;
-        self.attributes_of_open(&fd, entry, path, OsStr::new("."))?;
+        self.attributes.of_open(&fd, entry, path)?;
         self.directories.push((PathBuf::from("."), times(entry)));
         Ok(())
     }
@@ -188,7 +170,7 @@ impl Extractor {
                     made.map_err(io("make directory", path))?;
                 }
                 let directory = open_plain(fd, name).map_err(io("open", path))?;
-                self.attributes_of_open(&directory, entry, path, name)?;
+                self.attributes.of_open(&directory, entry, path)?;
                 self.directories.push((path.to_owned(), times(entry)));
                 Ok(())
             }
@@ -205,7 +187,7 @@ impl Extractor {
                 let mut file = File::from(file);
                 self.copy(&mut file, entry, path, archive)?;
                 let file = OwnedFd::from(file);
-                self.attributes_of_open(&file, entry, path, name)?;
+                self.attributes.of_open(&file, entry, path)?;
                 rustix::fs::futimens(&file, &times(entry)).map_err(io("set times of", path))
             }
             Kind::Hardlink(target) => self.link(entry, target, path, parent, name),
@@ -213,7 +195,7 @@ impl Extractor {
                 let target = OsStr::from_bytes(target);
                 self.replacing(fd, name, path, || rustix::fs::symlinkat(target, fd, name))
                     .map_err(io("make link", path))?;
-                self.attributes_by_name(fd, name, entry, path)
+                self.attributes.by_name(fd, name, entry, path)
             }
             Kind::Char(major, minor) => self.node(
                 FileType::CharacterDevice,
@@ -256,7 +238,7 @@ impl Extractor {
             rustix::fs::mknodat(fd, name, kind, Mode::RUSR, device)
         })
         .map_err(io("make device", path))?;
-        self.attributes_by_name(fd, name, entry, path)
+        self.attributes.by_name(fd, name, entry, path)
     }
 
     fn link(
@@ -337,153 +319,5 @@ impl Extractor {
             left -= read as u64;
         }
         Ok(())
-    }
-
-    /// Owner before mode and attributes: a change of owner clears set-id bits and capabilities.
-    fn attributes_of_open(
-        &mut self,
-        fd: &OwnedFd,
-        entry: &Entry,
-        path: &Path,
-        _name: &OsStr,
-    ) -> Result<(), DiffError> {
-        let (uid, gid) = owner(entry);
-        rustix::fs::fchown(fd, uid, gid).map_err(io("chown", path))?;
-        rustix::fs::fchmod(fd, Mode::from_raw_mode(entry.mode)).map_err(io("chmod", path))?;
-        for (name, value) in kept_xattrs(entry) {
-            let outcome = rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty());
-            self.xattr_outcome(outcome, name, path)?;
-        }
-        Ok(())
-    }
-
-    fn attributes_by_name(
-        &mut self,
-        fd: &OwnedFd,
-        name: &OsStr,
-        entry: &Entry,
-        path: &Path,
-    ) -> Result<(), DiffError> {
-        let (uid, gid) = owner(entry);
-        rustix::fs::chownat(fd, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(io("chown", path))?;
-        if !matches!(entry.kind, Kind::Symlink(_)) {
-            // We made this name and it is no link, so nothing is followed.
-            rustix::fs::chmodat(fd, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())
-                .map_err(io("chmod", path))?;
-        }
-        for (key, value) in kept_xattrs(entry) {
-            let outcome =
-                rustix::fs::lsetxattr(proc_path(fd, name), key, value, XattrFlags::empty());
-            self.xattr_outcome(outcome, key, path)?;
-        }
-        rustix::fs::utimensat(fd, name, &times(entry), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(io("set times of", path))
-    }
-
-    /// Not every file system takes every attribute; the real daemon goes on without them too.
-    fn xattr_outcome(
-        &mut self,
-        outcome: Result<(), Errno>,
-        name: &[u8],
-        path: &Path,
-    ) -> Result<(), DiffError> {
-        match outcome {
-            Ok(()) => Ok(()),
-            Err(Errno::OPNOTSUPP | Errno::PERM) => {
-                if !std::mem::replace(&mut self.warned, true) {
-                    tracing::warn!(
-                        path = %path.display(),
-                        attribute = %String::from_utf8_lossy(name),
-                        "attributes of layer entries are left out, the file system does not take them"
-                    );
-                }
-                Ok(())
-            }
-            Err(errno) => Err(io("set attribute of", path)(errno)),
-        }
-    }
-
-    /// Removes what the layers below have under a name.
-    fn hide(&mut self, parent: &Directory, name: &OsStr) -> std::io::Result<()> {
-        let mut todo = vec![(parent.fd.clone(), parent.real.clone(), name.to_owned())];
-        while let Some((fd, real, name)) = todo.pop() {
-            let Some(directory) = is_directory(&fd, &name)? else {
-                continue;
-            };
-            let path = real.join(&name);
-            if !self.is_ours(&path)? {
-                self.root.forget();
-                remove(&fd, &name)?;
-            } else if directory {
-                let below = std::rc::Rc::new(open_plain(&fd, &name)?);
-                for name in names(&below)? {
-                    todo.push((
-                        below.clone(),
-                        path.clone(),
-                        OsStr::from_bytes(&name).to_owned(),
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn hide_below(&mut self, directory: &Directory) -> Result<(), DiffError> {
-        if matches!(self.ours, Ours::All) {
-            return Ok(());
-        }
-        let failed = |e| io::<std::io::Error>("empty", &directory.real)(e);
-        for name in names(&directory.fd).map_err(failed)? {
-            let failed = |e| io::<std::io::Error>("empty", &directory.real)(e);
-            self.hide(directory, OsStr::from_bytes(&name))
-                .map_err(failed)?;
-        }
-        Ok(())
-    }
-
-    /// Whether a path came with this layer.
-    fn is_ours(&self, path: &Path) -> std::io::Result<bool> {
-        match &self.ours {
-            Ours::All => Ok(true),
-            Ours::Noted(noted) => Ok(noted.contains(path)),
-            Ours::Upper(upper) => match upper.look(path) {
-                Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
-                Err(errno) => Err(errno.into()),
-                Ok(fd) => {
-                    let stat = rustix::fs::fstat(&fd)?;
-                    let removal = FileType::from_raw_mode(stat.st_mode)
-                        == FileType::CharacterDevice
-                        && stat.st_rdev == 0;
-                    Ok(!removal)
-                }
-            },
-        }
-    }
-}
-
-fn kept_xattrs(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
-    entry
-        .xattrs
-        .iter()
-        .filter(|(name, _)| !OVERLAY.iter().any(|prefix| name.starts_with(prefix)))
-        .map(|(name, value)| (name.as_slice(), value.as_slice()))
-}
-
-fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
-    (
-        Some(Uid::from_raw(entry.uid)),
-        Some(Gid::from_raw(entry.gid)),
-    )
-}
-
-fn times(entry: &Entry) -> Timestamps {
-    let spec = |(seconds, nanos): Time| Timespec {
-        tv_sec: seconds,
-        tv_nsec: nanos as _,
-    };
-    Timestamps {
-        last_access: spec(entry.atime),
-        last_modification: spec(entry.mtime),
     }
 }

@@ -14,11 +14,13 @@
 
 mod apply;
 mod archive;
+mod attributes;
 mod changes;
 mod compress;
 mod create;
 mod extract;
 mod layer;
+mod ours;
 mod root;
 mod target;
 #[cfg(test)]
