@@ -14,6 +14,7 @@
 
 mod error;
 mod exits;
+mod outcomes;
 mod requests;
 mod work;
 
