@@ -232,6 +232,27 @@ impl ParentEnd {
         }
     }
 
+    /// What the child said of its own end, where the parent noticed that end by
+    /// other means first.
+    pub(crate) fn last_words(&self) -> Option<InitFailure> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        loop {
+            let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+            let now = Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            };
+            if poll(&mut fds, Some(&now)).ok()? == 0 {
+                return None;
+            }
+            match self.receive() {
+                Err(ChannelError::Init(failure)) => return Some(failure),
+                Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
     /// Waits until the child has become the program: end of file.
     pub(crate) fn executed(&self) -> Result<(), ChannelError> {
         match self.receive() {
@@ -332,12 +353,13 @@ fn receive(fd: BorrowedFd<'_>) -> Result<Vec<u8>, ChannelError> {
     let mut buffer = vec![0; 4096];
     loop {
         match rustix::io::read(fd, &mut buffer) {
-            Ok(0) | Err(Errno::CONNRESET) => return Err(ChannelError::Gone),
+            Ok(0) => return Err(ChannelError::Gone),
             Ok(n) => {
                 buffer.truncate(n);
                 return Ok(buffer);
             }
-            Err(Errno::INTR) => {}
+            // A reset is told once, before what the other side said last.
+            Err(Errno::INTR | Errno::CONNRESET) => {}
             Err(e) => return Err(ChannelError::Io(e.into())),
         }
     }
@@ -367,10 +389,27 @@ mod tests {
     }
 
     #[test]
+    fn last_words_are_heard_after_the_connection_broke() {
+        let (parent, child) = pair().unwrap();
+        parent.mapped().unwrap();
+        let failure = InitFailure {
+            stage: Stage::Exec,
+            detail: "x".into(),
+            errno: 0,
+        };
+        child.failed(&failure);
+        drop(child);
+        assert!(matches!(parent.attached(1), Err(ChannelError::Gone)));
+        assert_eq!(parent.last_words(), Some(failure));
+        assert_eq!(parent.last_words(), None);
+    }
+
+    #[test]
     fn a_dead_child_is_an_end_of_file() {
         let (parent, child) = pair().unwrap();
         child.sibling(77).unwrap();
         drop(child);
+        assert!(parent.mapped().is_err());
         assert_eq!(parent.sibling().unwrap(), 77);
         assert!(matches!(parent.next(), Err(ChannelError::Gone)));
         parent.executed().unwrap();

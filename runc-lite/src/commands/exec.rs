@@ -68,7 +68,11 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, CommandError
         // It ends by itself when we do, but must not be left as a zombie.
         let _ = crate::sys::process::pidfd_kill(&pidfd, libc::SIGKILL);
         let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-        return Err(e);
+        // A child that has failed makes our own calls on it fail too.
+        return Err(match parent_end.last_words() {
+            Some(failure) => CreateError::Init(failure).into(),
+            None => e,
+        });
     }
     match signals {
         Some(signals) => serve(&signals, pid, &pidfd, terminal),

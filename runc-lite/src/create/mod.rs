@@ -169,6 +169,7 @@ impl Drop for Undo {
 /// gate the child waits there; without one it is told to go, and whether the
 /// program runs is known on return.
 pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
+    let dir = StateDir::new(&request.root, request.id)?;
     let bundle = Bundle::load(request.bundle)?;
     let spec = &bundle.spec;
     let plan = Plan::from_spec(spec)?;
@@ -190,7 +191,6 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
     };
     let mut cgroup = Cgroup::locate(&placement)?;
 
-    let dir = StateDir::new(&request.root, request.id)?;
     let lock = dir.make()?;
     let mut undo = Undo {
         dir: dir.clone(),
@@ -254,7 +254,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
         program.as_ref(),
         pidfd,
     );
-    result.map_err(|e| explain(e, pidfd, cgroup))?;
+    result.map_err(|e| explain(e, &parent_end, pidfd, cgroup))?;
     dir.store(&state)?;
     if let Some(path) = request.pid_file {
         let path = std::path::Path::new(path);
@@ -270,7 +270,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
         true => Ok(()),
         false => parent_end.executed(),
     });
-    told.map_err(|e| explain(e.into(), pidfd, cgroup))?;
+    told.map_err(|e| explain(e.into(), &parent_end, pidfd, cgroup))?;
     let pidfd = undo.child.take().expect("put in above");
     Ok(Created {
         state,
@@ -424,7 +424,18 @@ fn attend(
 }
 
 /// Puts the child's end into words, looking at how it ended where it said none.
-fn explain(error: AttendError, pidfd: &OwnedFd, cgroup: &Cgroup) -> CreateError {
+fn explain(
+    error: AttendError,
+    channel: &ParentEnd,
+    pidfd: &OwnedFd,
+    cgroup: &Cgroup,
+) -> CreateError {
+    // A child that has failed makes our own calls on it fail too.
+    if !matches!(error, AttendError::Channel(ChannelError::Init(_)))
+        && let Some(failure) = channel.last_words()
+    {
+        return CreateError::Init(failure);
+    }
     match error {
         AttendError::Ours(e) => e,
         AttendError::Channel(ChannelError::Init(failure)) => CreateError::Init(failure),

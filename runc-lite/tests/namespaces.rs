@@ -1,0 +1,185 @@
+//! New namespaces, joined ones, user namespaces, names and kernel parameters.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use serde_json::json;
+use support::Bundle;
+
+fn ns(kind: &str) -> String {
+    std::fs::read_link(format!("/proc/self/ns/{kind}"))
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .to_owned()
+}
+
+#[test]
+fn all_kinds_are_new() {
+    if !support::possible() {
+        return;
+    }
+    let mut b = Bundle::new(
+        "cd /proc/self/ns; for n in pid net ipc uts mnt cgroup time user; do readlink $n; done",
+    );
+    b.config["linux"]["namespaces"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"type": "time"}));
+    b.with_user_namespace();
+    let out = b.run().code(0).out;
+    for (kind, inside) in ["pid", "net", "ipc", "uts", "mnt", "cgroup", "time", "user"]
+        .iter()
+        .zip(out.lines())
+    {
+        assert_ne!(ns(kind), inside, "{kind}");
+    }
+}
+
+#[test]
+fn kinds_that_are_not_named_are_shared() {
+    if !support::possible() {
+        return;
+    }
+    let mut b = Bundle::new("cd /proc/self/ns; for n in pid net ipc uts; do readlink $n; done");
+    b.config["linux"]["namespaces"] = json!([{"type": "mount"}]);
+    b.config["hostname"] = "".into();
+    b.config["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|m| m["type"] != "sysfs");
+    let out = b.run().code(0).out;
+    let shared: Vec<String> = ["pid", "net", "ipc", "uts"].map(ns).to_vec();
+    assert_eq!(out.lines().collect::<Vec<_>>(), shared);
+}
+
+#[test]
+fn another_containers_namespaces_are_joined() {
+    if !support::possible() {
+        return;
+    }
+    let a = Bundle::new("hostname joined; sleep 100");
+    a.start();
+    let pid = a.state()["pid"].to_string();
+    let mut b = Bundle::new(
+        "cd /proc/self/ns; for n in pid net ipc uts; do readlink $n; done; ls /proc | grep -c '^1$'",
+    );
+    b.config["hostname"] = "".into();
+    for namespace in b.config["linux"]["namespaces"].as_array_mut().unwrap() {
+        let file = match namespace["type"].as_str().unwrap() {
+            "network" => "net",
+            kind @ ("pid" | "ipc" | "uts") => kind,
+            _ => continue,
+        };
+        namespace["path"] = format!("/proc/{pid}/ns/{file}").into();
+    }
+    let out = b.run().code(0).out;
+    let theirs = a
+        .exec("cd /proc/self/ns; for n in pid net ipc uts; do readlink $n; done; echo 1")
+        .out;
+    assert_eq!(out, theirs);
+}
+
+#[test]
+fn a_joined_user_namespace_owns_the_new_ones() {
+    if !support::possible() {
+        return;
+    }
+    let mut a = Bundle::new("sleep 100");
+    a.with_user_namespace();
+    a.start();
+    let pid = a.state()["pid"].to_string();
+    let mut b = Bundle::new("readlink /proc/self/ns/user; id -u; cat /proc/self/uid_map");
+    let list = b.config["linux"]["namespaces"].as_array_mut().unwrap();
+    list.push(json!({"type": "user", "path": format!("/proc/{pid}/ns/user")}));
+    let out = b.run().code(0).out;
+    assert_eq!(
+        out,
+        a.exec("readlink /proc/self/ns/user; id -u; cat /proc/self/uid_map")
+            .out
+    );
+    assert!(out.contains("100000"), "{out}");
+}
+
+#[test]
+fn a_user_namespace_has_working_devices() {
+    if !support::possible() {
+        return;
+    }
+    let mut b = Bundle::new("id -u; echo x > /dev/null && echo null; cat /proc/self/gid_map");
+    b.with_user_namespace();
+    let out = b.run().code(0).out;
+    assert!(
+        out.starts_with("0\nnull\n") && out.contains("100000"),
+        "{out}"
+    );
+}
+
+#[test]
+fn names_and_parameters() {
+    if !support::possible() {
+        return;
+    }
+    let mut b = Bundle::new(
+        "hostname; cat /proc/sys/kernel/domainname /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmni",
+    );
+    b.config["hostname"] = "here".into();
+    b.config["domainname"] = "there".into();
+    b.config["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1", "kernel.shmmni": "77"});
+    assert_eq!(b.run().code(0).out, "here\nthere\n1\n77\n");
+    b.config["linux"]["sysctl"] = json!({"vm.swappiness": "1"});
+    b.run()
+        .code(1)
+        .says("is not in a separate kernel namespace");
+}
+
+#[test]
+fn clocks_have_offsets() {
+    if !support::possible() {
+        return;
+    }
+    let mut b = Bundle::new("cut -d. -f1 /proc/uptime");
+    b.config["linux"]["namespaces"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"type": "time"}));
+    b.config["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1_000_000_000}});
+    let uptime: u64 = b.run().code(0).out.trim().parse().unwrap();
+    assert!(uptime > 1_000_000_000, "{uptime}");
+}
+
+#[test]
+fn mistakes_in_the_list() {
+    if !support::possible() {
+        return;
+    }
+    let refused = |list: serde_json::Value, text: &str| {
+        let mut b = Bundle::new("true");
+        b.config["linux"]["namespaces"] = list;
+        b.config["hostname"] = "".into();
+        b.run().code(1).says(text);
+        b.assert_gone();
+    };
+    refused(
+        json!([{"type": "mount"}, {"type": "moon"}]),
+        "does not exist",
+    );
+    refused(
+        json!([{"type": "mount"}, {"type": "mount"}]),
+        "duplicated ns",
+    );
+    refused(
+        json!([{"type": "mount"}, {"type": "ipc", "path": "/nope"}]),
+        "no such file or directory",
+    );
+    refused(
+        json!([{"type": "mount"}, {"type": "ipc", "path": "/proc/self/ns/uts"}]),
+        "join ipc namespace: invalid argument",
+    );
+    refused(json!([{"type": "pid"}]), "a mount namespace is required");
+    refused(
+        json!([{"type": "mount"}, {"type": "user"}]),
+        "no user and group mappings",
+    );
+}
