@@ -269,7 +269,7 @@ pub fn call() -> Call {
     Call::in_namespace(NAMESPACE)
 }
 
-const LIMIT: Option<Duration> = Some(Duration::from_secs(20));
+pub const LIMIT: Option<Duration> = Some(Duration::from_secs(20));
 
 impl Task {
     pub async fn shim_pid(&self) -> u32 {
