@@ -21,6 +21,7 @@ mod bundle;
 mod calls;
 mod create;
 mod delete;
+mod info;
 mod launch;
 mod oom;
 mod record;
@@ -90,6 +91,14 @@ pub(crate) enum RuntimeError {
     /// The shim's commands failed.
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    /// A shim does not tell of its runtime.
+    #[error("ask {} for its runtime", program.display())]
+    Info {
+        /// The shim.
+        program: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The bundle failed.
     #[error(transparent)]
     Bundle(#[from] BundleError),
@@ -112,6 +121,7 @@ impl crate::error::Kind for RuntimeError {
             Self::Shim(status) | Self::Create(status) => status.kind,
             Self::Launch(LaunchError::NotInstalled { .. }) => ErrorKind::NotFound,
             Self::Launch(LaunchError::Name(_)) => ErrorKind::InvalidArgument,
+            Self::Info { .. } => ErrorKind::Unimplemented,
             Self::Launch(_) => ErrorKind::Unknown,
             Self::Bundle(BundleError::Exists(_)) => ErrorKind::AlreadyExists,
             Self::Bundle(BundleError::Io { source, .. }) => {

@@ -4,12 +4,16 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use proto::containerd::services::introspection::v1 as wire;
-use proto::containerd::types::Platform;
+use prost_types::Any;
+use proto::containerd::types::{Platform, RuntimeRequest};
 use tonic::{Request, Response, Status};
 
 use super::{Parts, filters};
 use crate::error::status;
 use crate::filters::{Fields, text};
+
+/// Type of the plugin that starts shims.
+const RUNTIME: &str = "io.containerd.runtime.v2";
 
 /// The service.
 #[derive(Debug)]
@@ -18,6 +22,25 @@ pub(crate) struct Service(Parts);
 impl Service {
     pub(crate) fn new(parts: Parts) -> Self {
         Self(parts)
+    }
+
+    /// Only the runtime has more to tell, and takes options: which shim to ask, and its options.
+    async fn runtime_info(&self, kind: &str, options: &Any) -> Result<Any, Status> {
+        if kind != RUNTIME {
+            return Err(Status::invalid_argument(format!(
+                "plugins of type {kind} take no options"
+            )));
+        }
+        let request = proto::any::unpack::<RuntimeRequest>(options)
+            .and_then(Result::ok)
+            .ok_or_else(|| Status::invalid_argument("options are no runtime request"))?;
+        let info = self
+            .0
+            .runtime
+            .info(&request.runtime_path, request.options.as_ref())
+            .await
+            .map_err(status)?;
+        Ok(proto::any::pack(&info))
     }
 
     fn plugins(&self) -> Vec<Plugin> {
@@ -32,7 +55,7 @@ impl Service {
             Plugin::new("io.containerd.gc.v1", "scheduler"),
             Plugin::new("io.containerd.event.v1", "exchange"),
             Plugin::new("io.containerd.lease.v1", "manager"),
-            Plugin::new("io.containerd.runtime.v2", "task").platform(),
+            Plugin::new(RUNTIME, "task").platform(),
         ];
         for name in self.0.snapshotters.keys() {
             all.push(
@@ -178,14 +201,13 @@ impl wire::introspection_server::Introspection for Service {
                 request.id, request.r#type
             ))
         })?;
-        if request.options.is_some() {
-            return Err(Status::unimplemented(
-                "plugin info with options is not supported by this version",
-            ));
-        }
+        let extra = match &request.options {
+            None => None,
+            Some(options) => Some(self.runtime_info(plugin.kind, options).await?),
+        };
         Ok(Response::new(wire::PluginInfoResponse {
             plugin: Some(plugin.out()),
-            extra: None,
+            extra,
         }))
     }
 }
