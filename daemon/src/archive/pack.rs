@@ -25,6 +25,8 @@ pub(crate) struct Packer<W: Write> {
     out: Builder<W>,
     /// Files with several names: device and inode to the first path.
     links: HashMap<(u64, u64), PathBuf>,
+    /// The mount that is not left; what is mounted on it is shown empty.
+    mount: Option<u64>,
 }
 
 impl<W: Write> std::fmt::Debug for Packer<W> {
@@ -39,7 +41,14 @@ impl<W: Write> Packer<W> {
         Self {
             out: Builder::new(out),
             links: HashMap::new(),
+            mount: None,
         }
+    }
+
+    /// Stays within the mount that the directory is on.
+    pub(crate) fn stay_on_mount(&mut self, directory: &OwnedFd) -> Result<()> {
+        self.mount = Some(mount_of(directory, Path::new(""))?);
+        Ok(())
     }
 
     /// Adds what is in a directory, below `prefix`; with the directory itself unless the prefix is empty.
@@ -84,6 +93,13 @@ impl<W: Write> Packer<W> {
             Err(Errno::NOENT) if depth > 0 => return Ok(()),
             Err(e) => return Err(Error::from(e).during(what())),
         };
+        let mounted_on = match self.mount {
+            Some(mount) => mount_of(directory, name).during(what)? != mount,
+            None => false,
+        };
+        if mounted_on {
+            return self.covered(path, &status);
+        }
         match FileType::from_raw_mode(status.st_mode) {
             FileType::Directory => {
                 let below = match subdirectory(directory, name) {
@@ -109,6 +125,17 @@ impl<W: Write> Packer<W> {
             // A socket means nothing without its listener; tar has no form for it.
             _ => Ok(()),
         }
+    }
+
+    /// Stands for what lies under a mount: a file or directory with nothing in it.
+    fn covered(&mut self, path: &Path, status: &Stat) -> Result<()> {
+        if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
+            return self.append_directory(path, status, Vec::new());
+        }
+        let mut header = header(status, EntryType::Regular);
+        self.out
+            .append_data(&mut header, path, io::empty())
+            .during(|| format!("archive {}", path.display()))
     }
 
     fn append_directory(
@@ -189,6 +216,16 @@ impl<W: Write> Packer<W> {
                 .map(|(key, value)| (key.as_str(), value.as_slice())),
         )
     }
+}
+
+/// The id of the mount that an entry is on; of the directory itself if the name is empty.
+fn mount_of(directory: &OwnedFd, name: &Path) -> Result<u64, Errno> {
+    use rustix::fs::{StatxFlags, statx};
+    let mut flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    if name.as_os_str().is_empty() {
+        flags |= AtFlags::EMPTY_PATH;
+    }
+    Ok(statx(directory, name, flags, StatxFlags::MNT_ID)?.stx_mnt_id)
 }
 
 /// The names in a directory, sorted, so that equal trees make equal archives.

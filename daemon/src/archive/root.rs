@@ -88,6 +88,26 @@ impl Root {
         }
     }
 
+    /// The text of a small file; empty if it is not there.
+    pub(crate) fn read_text(&self, path: &Path) -> Result<String> {
+        use std::io::Read;
+        const LONGEST: u64 = 4 << 20;
+        let what = || format!("read {} of the container", path.display());
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = match self.open(path, flags) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(String::new()),
+            Err(e) => return Err(Error::from(e).during(what())),
+        };
+        let file = std::fs::File::from(fd);
+        if !file.metadata().during(what)?.is_file() {
+            return Err(Error::invalid("it is no regular file").during(what()));
+        }
+        let mut bytes = Vec::new();
+        file.take(LONGEST).read_to_end(&mut bytes).during(what)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// Opens the directory of the last component, which itself is not followed. The name is empty for the root and for a
     /// path that ends in a slash or a dot: then the directory is what the path means.
     pub(crate) fn parent(&self, path: &Path) -> Result<(OwnedFd, PathBuf), Errno> {

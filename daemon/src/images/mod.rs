@@ -48,7 +48,7 @@ use reference::Reference;
 //pub(crate) use commit::CommitOptions;
 pub(crate) use import::ImportOptions;
 pub(crate) use remove::User;
-pub(crate) use tarball::stays_inside;
+pub(crate) use tarball::{BodyReader, Compression, stays_inside};
 
 /// Names of images that have no name.
 pub(crate) const DANGLING: &str = "moby-dangling@";
