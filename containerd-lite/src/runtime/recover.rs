@@ -18,6 +18,7 @@ use proto::containerd::runc::v1::ProcessDetails;
 use proto::containerd::task::v2 as shim;
 use proto::error::ErrorKind;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::answer::Answer;
 use super::calls::ProcessState;
@@ -37,6 +38,10 @@ const BURIALS: usize = 4;
 const STARTING: Duration = Duration::from_secs(15);
 /// Pause between dials of a shim that does not accept.
 const BUSY: Duration = Duration::from_millis(500);
+
+/// How long a Create may go on after its asker has died, and how often the shim is asked meanwhile.
+const UNFINISHED: Duration = Duration::from_secs(60);
+const UNFINISHED_PAUSE: Duration = Duration::from_millis(20);
 
 /// What bounds the recovery.
 struct Bounds {
@@ -165,6 +170,7 @@ impl Runtime {
             id: task.id.clone(),
             exec_id: String::new(),
         };
+        let unfinished = Instant::now() + UNFINISHED;
         loop {
             let turn = bounds.dials.acquire().await;
             let client = match ShimClient::connect(&answer, &task.namespace).await {
@@ -182,7 +188,7 @@ impl Runtime {
                 }
             };
             let told = client
-                .call(Method::State, Some(QUERY), None, &request)
+                .call::<_, ProcessState>(Method::State, Some(QUERY), None, &request)
                 .await;
             let shim = Shim {
                 client,
@@ -190,6 +196,10 @@ impl Runtime {
                 silent: false,
             };
             match told {
+                // A Create goes on that an earlier life of this program asked for.
+                Ok(state) if state.pid == 0 && Instant::now() < unfinished => {
+                    tokio::time::sleep(UNFINISHED_PAUSE).await;
+                }
                 Ok(state) => return Reached::Task(shim, state),
                 Err(status) if status.kind == ErrorKind::NotFound => return Reached::Empty(shim),
                 // It was about to die; the next dial will tell.
