@@ -6,25 +6,30 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use proto::engine::{AuthConfig, ImageSummary};
+use proto::engine::{AuthConfig, Config, IdResponse, ImageConfig, ImageSummary};
 
-use super::{Params, Version, ok};
+use super::{Json, Params, Version, json, ok};
 use crate::App;
+use crate::archive::container;
+use crate::container::{Command, Handle};
 use crate::error::{Error, Result};
 use crate::images::manifest::Platform;
 use crate::images::progress::{self, Progress};
 use crate::images::reference::{Reference, ReferenceError, is_digest, is_tag};
-use crate::images::{ImportOptions, User, list};
+use crate::images::{CommitOptions, CommitSource, ImportOptions, User, list};
 
 /// The routes of this noun.
 pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/images/json", get(list_all))
         .route("/images/create", post(create))
+        .route("/images/load", post(load))
+        .route("/images/get", get(save))
         .route("/images/prune", post(prune))
+        .route("/commit", post(commit))
         .route("/images/{*rest}", get(read).post(write).delete(remove))
 }
 
@@ -83,6 +88,7 @@ async fn read(
             Ok(ok(&image))
         }
         "history" => Ok(ok(&app.images.history(name).await?)),
+        "get" => saved(app.images.save(&[name]).await?),
         _ => Err(Error::not_found("page not found")),
     }
 }
@@ -200,6 +206,111 @@ fn pulled(image: &str, tag: &str) -> Result<Reference> {
 fn auth(headers: &HeaderMap) -> Result<AuthConfig> {
     let header = headers.get("x-registry-auth");
     crate::registry::credentials(header.and_then(|h| h.to_str().ok()).unwrap_or(""))
+}
+
+async fn load(State(app): State<Arc<App>>, body: Body) -> Response {
+    progress::answer(true, |progress: Progress| async move {
+        for (id, name) in app.images.load(body, &progress).await? {
+            emit(&app, "load", &id, name.as_deref().unwrap_or(&id));
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn save(State(app): State<Arc<App>>, params: Params) -> Result<Response> {
+    // Several names in one value, or several values.
+    let names: Vec<&str> = params.every("names");
+    let names: Vec<&str> = names
+        .iter()
+        .flat_map(|text| text.split(','))
+        .filter(|name| !name.is_empty())
+        .collect();
+    saved(app.images.save(&names).await?)
+}
+
+fn saved(body: Body) -> Result<Response> {
+    let kind = [(header::CONTENT_TYPE, "application/x-tar")];
+    Ok((StatusCode::OK, kind, body).into_response())
+}
+
+async fn commit(
+    State(app): State<Arc<App>>,
+    params: Params,
+    Json(wanted): Json<Option<Config>>,
+) -> Result<Response> {
+    let options = CommitOptions {
+        repository: params.text("repo").to_owned(),
+        tag: params.text("tag").to_owned(),
+        author: params.text("author").to_owned(),
+        comment: params.text("comment").to_owned(),
+        changes: params
+            .every("changes")
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+    };
+    let handle = app.containers.find(params.text("container"))?;
+    let record = handle.record();
+    let running = record.state.running();
+    let pause = params.flag_or("pause", true) && running.is_some_and(|r| !r.paused);
+    let source = CommitSource {
+        container: record.id.clone(),
+        image: record.image.clone(),
+        chain: record.chain.clone(),
+        mounts: container::snapshot(&app, &record).await?,
+        config: image_config(wanted.as_ref().unwrap_or(&record.config)),
+        command: std::iter::once(&record.path)
+            .chain(&record.args)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(" "),
+    };
+    if pause {
+        freeze(&handle, true).await?;
+    }
+    let made = app.images.commit(source, &options).await;
+    if pause {
+        // The image's failure is the one to be told.
+        let resumed = freeze(&handle, false).await;
+        if let (Err(e), Ok(_)) = (resumed, &made) {
+            tracing::warn!("resume container {} after a commit: {e}", record.id);
+        }
+    }
+    let (id, name) = made?;
+    let mut attributes = record.attributes();
+    attributes.insert("comment".into(), options.comment.clone());
+    attributes.insert("imageID".into(), id.clone());
+    attributes.insert("imageRef".into(), name.clone().unwrap_or_default());
+    app.events
+        .emit("container", "commit", &record.id, attributes);
+    if let Some(name) = name {
+        emit(&app, "tag", &id, &name);
+    }
+    Ok(json(StatusCode::CREATED, &IdResponse { id }))
+}
+
+async fn freeze(handle: &Handle, on: bool) -> Result<()> {
+    handle.ask(|reply| Command::Freeze { on, reply }).await
+}
+
+/// The part of a container's config that an image keeps.
+fn image_config(config: &Config) -> ImageConfig {
+    ImageConfig {
+        user: config.user.clone(),
+        exposed_ports: config.exposed_ports.clone(),
+        env: config.env.clone().unwrap_or_default(),
+        entrypoint: config.entrypoint.clone().unwrap_or_default(),
+        cmd: config.cmd.clone().unwrap_or_default(),
+        volumes: config.volumes.clone().unwrap_or_default(),
+        working_dir: config.working_dir.clone(),
+        labels: config.labels.clone(),
+        stop_signal: config.stop_signal.clone(),
+        healthcheck: config.healthcheck.clone(),
+        on_build: config.on_build.clone().unwrap_or_default(),
+        shell: config.shell.clone().unwrap_or_default(),
+        ..ImageConfig::default()
+    }
 }
 
 async fn import(app: Arc<App>, params: &Params, body: Body) -> Response {

@@ -13,18 +13,18 @@
 
 pub(crate) mod blob;
 mod changes;
-//mod commit;
+mod commit;
 mod history;
 mod import;
 pub(crate) mod ingest;
 pub(crate) mod list;
-//mod load;
+mod load;
 pub(crate) mod manifest;
 mod names;
 pub(crate) mod progress;
 pub(crate) mod reference;
 mod remove;
-//mod save;
+mod save;
 mod tarball;
 pub(crate) mod unpack;
 pub(crate) mod write;
@@ -45,7 +45,7 @@ use crate::registry::Registries;
 use manifest::{Document, ImageFile, Platform};
 use reference::Reference;
 
-//pub(crate) use commit::CommitOptions;
+pub(crate) use commit::{CommitOptions, Source as CommitSource};
 pub(crate) use import::ImportOptions;
 pub(crate) use remove::User;
 pub(crate) use tarball::{BodyReader, Compression, stays_inside};

@@ -1,6 +1,6 @@
 //! Writing images: documents with the labels by which the garbage collector finds what hangs on them, and names.
 
-use oci_spec::image::{Descriptor, ImageManifest};
+use oci_spec::image::ImageManifest;
 use proto::containerd::services::images::v1 as wire;
 use proto::containerd::types;
 use serde_json::json;
@@ -56,12 +56,27 @@ pub(crate) async fn documents(
     let config = to_json(file)?;
     let labels = config_labels(leased.snapshotter(), file);
     let config_digest = blob::put(leased, &config, labels).await?;
-    let descriptor = |media: &str, digest: &str, size: i64| json!({"mediaType": media, "digest": digest, "size": size});
+    let config = types::Descriptor {
+        media_type: OCI_CONFIG.to_owned(),
+        digest: config_digest,
+        size: config.len() as i64,
+        ..types::Descriptor::default()
+    };
+    manifest(leased, &config, &layers).await
+}
+
+/// A new manifest over blobs that are there, stored.
+pub(crate) async fn manifest(
+    leased: &Backend,
+    config: &types::Descriptor,
+    layers: &[types::Descriptor],
+) -> Result<types::Descriptor> {
+    let descriptor = |d: &types::Descriptor| json!({"mediaType": d.media_type, "digest": d.digest, "size": d.size});
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
-        "config": descriptor(OCI_CONFIG, &config_digest, config.len() as i64),
-        "layers": layers.iter().map(|l| descriptor(&l.media_type, &l.digest, l.size)).collect::<Vec<_>>(),
+        "config": descriptor(config),
+        "layers": layers.iter().map(descriptor).collect::<Vec<_>>(),
     });
     store_manifest(leased, OCI_MANIFEST, &to_json(&manifest)?).await
 }
@@ -85,13 +100,6 @@ pub(crate) async fn store_manifest(
 
 fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|e| Error::internal(format!("encode an image document: {e}")))
-}
-
-/// A descriptor as the documents have it.
-pub(crate) fn descriptor(wire: &types::Descriptor) -> Result<Descriptor> {
-    let value = json!({"mediaType": wire.media_type, "digest": wire.digest, "size": wire.size});
-    serde_json::from_value(value)
-        .map_err(|e| Error::internal(format!("descriptor of {}: {e}", wire.digest)))
 }
 
 impl Images {
