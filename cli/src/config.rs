@@ -56,6 +56,8 @@ pub(crate) struct Config {
     pub(crate) api_version: Option<String>,
     /// TLS was asked for by a flag or the environment.
     pub(crate) tls: bool,
+    /// The platform of `DOCKER_DEFAULT_PLATFORM`, for images of which none is said.
+    pub(crate) platform: String,
 }
 
 /// The part of config.json that this program uses.
@@ -146,6 +148,7 @@ impl Config {
             file,
             context,
             api_version: env("DOCKER_API_VERSION"),
+            platform: env("DOCKER_DEFAULT_PLATFORM").unwrap_or_default(),
             tls,
         })
     }
@@ -174,10 +177,10 @@ fn read_file(dir: &Path) -> ConfigFile {
         return ConfigFile::default();
     };
     serde_json::from_str(&text).unwrap_or_else(|cause| {
-        eprintln!(
-            "WARNING: Error loading config file: {}: {cause}",
+        crate::format::tell(&format!(
+            "WARNING: Error loading config file: {}: {cause}\n",
             path.display()
-        );
+        ));
         ConfigFile::default()
     })
 }

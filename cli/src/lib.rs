@@ -33,7 +33,7 @@ pub fn main(words: Vec<OsString>) -> u8 {
         Ok(code) => code,
         Err(failure) => {
             if !failure.text.is_empty() {
-                eprintln!("{}", failure.text);
+                crate::format::tell(&format!("{}\n", failure.text));
             }
             failure.code
         }

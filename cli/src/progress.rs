@@ -31,7 +31,7 @@ pub(crate) async fn show_on_stderr(answer: Answer, quiet: bool) -> Result<(), Fa
     let mut screen = Screen::new(terminal::stderr_is_terminal());
     let draw = |line: &JsonProgress| {
         if !quiet {
-            eprint!("{}", screen.draw(line));
+            crate::format::tell(&screen.draw(line));
         }
         Ok(())
     };

@@ -272,7 +272,7 @@ pub(crate) fn parse(words: &[String]) -> Result<Option<Cli>, Failure> {
         return Ok(None);
     }
     if command.has_subcommands() {
-        eprint!("{}", help::help(command, &plain.path));
+        crate::format::tell(&help::help(command, &plain.path));
         return Ok(None);
     }
     let matches = root

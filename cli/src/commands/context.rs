@@ -115,10 +115,14 @@ fn all(config: &Config) -> Vec<Context> {
         let path = entry.path().join("meta.json");
         match std::fs::read_to_string(&path).map(|text| serde_json::from_str::<Context>(&text)) {
             Ok(Ok(context)) => out.push(context),
-            Ok(Err(cause)) => {
-                eprintln!("WARNING: parse the context in {}: {cause}", path.display())
-            }
-            Err(cause) => eprintln!("WARNING: read the context in {}: {cause}", path.display()),
+            Ok(Err(cause)) => crate::format::tell(&format!(
+                "WARNING: parse the context in {}: {cause}\n",
+                path.display()
+            )),
+            Err(cause) => crate::format::tell(&format!(
+                "WARNING: read the context in {}: {cause}\n",
+                path.display()
+            )),
         }
     }
     out.sort_by(|a, b| a.name.cmp(&b.name));
@@ -176,8 +180,8 @@ fn ls(config: &Config, args: &LsArgs) -> Outcome {
         &rows,
     )?;
     if !args.quiet && std::env::var("DOCKER_HOST").is_ok_and(|host| !host.is_empty()) {
-        eprintln!(
-            "Warning: DOCKER_HOST environment variable overrides the active context. To use a context, either set the global --context flag, or unset DOCKER_HOST environment variable."
+        crate::format::tell(
+            "Warning: DOCKER_HOST environment variable overrides the active context. To use a context, either set the global --context flag, or unset DOCKER_HOST environment variable.\n",
         );
     }
     Ok(0)
@@ -205,11 +209,11 @@ fn switch(dir: &Path, name: &str) -> Outcome {
     let text = serde_json::to_vec(&file).map_err(|cause| failed("write", &cause))?;
     write_private(&path, &indent_tabs(&text)).map_err(|cause| failed("write", &cause))?;
     print(&format!("{name}\n"))?;
-    eprintln!("Current context is now {name:?}");
+    crate::format::tell(&format!("Current context is now {name:?}\n"));
     if std::env::var("DOCKER_HOST").is_ok_and(|host| !host.is_empty()) && name != "default" {
-        eprintln!(
-            "Warning: DOCKER_HOST environment variable overrides the active context. To use {name:?}, either set the global --context flag, or unset DOCKER_HOST environment variable."
-        );
+        crate::format::tell(&format!(
+            "Warning: DOCKER_HOST environment variable overrides the active context. To use {name:?}, either set the global --context flag, or unset DOCKER_HOST environment variable.\n"
+        ));
     }
     Ok(0)
 }

@@ -361,10 +361,10 @@ fn tree_size(path: &Path) -> u64 {
 
 fn report(args: &Args, bytes: u64, target: &str) {
     if !args.quiet && terminal::stdout_is_terminal() {
-        eprintln!(
-            "Successfully copied {} to {target}",
+        crate::format::tell(&format!(
+            "Successfully copied {} to {target}\n",
             bytes_1000_precise(bytes as f64, 3)
-        );
+        ));
     }
 }
 

@@ -102,10 +102,10 @@ pub(crate) async fn create(
     let created = match send(session, flags, name, body).await {
         Err(error) if flags.pull == "missing" && image_is_missing(&error) => {
             if !flags.quiet {
-                eprintln!(
-                    "Unable to find image '{}' locally",
+                crate::format::tell(&format!(
+                    "Unable to find image '{}' locally\n",
                     super::pull::with_tag(image)
-                );
+                ));
             }
             pull().await?;
             send(session, flags, name, body).await?
@@ -113,7 +113,7 @@ pub(crate) async fn create(
         other => other?,
     };
     for warning in &created.warnings {
-        eprintln!("WARNING: {warning}");
+        crate::format::tell(&format!("WARNING: {warning}\n"));
     }
     id_file.write(&created.id)?;
     Ok(created.id)
@@ -141,7 +141,7 @@ async fn send(
         .client
         .post("/containers/create")
         .query_some("name", name)
-        .query_some("platform", &flags.platform)
+        .query_some("platform", session.platform(&flags.platform))
         .json_body(body)
         .json()
         .await

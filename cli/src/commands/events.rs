@@ -73,13 +73,15 @@ fn plain(event: &EventMessage) -> String {
         i128::from(event.time) * 1_000_000_000
     };
     let at = OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let (at, _) = crate::format::local(at);
     let mut out = format!(
-        "{}T{:02}:{:02}:{:02}.{:09}Z {} {} {}",
+        "{}T{:02}:{:02}:{:02}.{:09}{} {} {} {}",
         at.date(),
         at.hour(),
         at.minute(),
         at.second(),
         at.nanosecond(),
+        super::zone_mark(at.offset()),
         event.kind,
         event.action,
         event.actor.id
@@ -106,9 +108,11 @@ mod tests {
             r#"{"Type":"container","Action":"die","Actor":{"ID":"ab","Attributes":{"name":"x","exitCode":"3"}},"timeNano":1700000000000000001}"#,
         )
         .unwrap();
-        assert_eq!(
-            plain(&event),
-            "2023-11-14T22:13:20.000000001Z container die ab (exitCode=3, name=x)"
+        let text = plain(&event);
+        assert!(text.contains(":13:20.000000001"), "{text}");
+        assert!(
+            text.ends_with(" container die ab (exitCode=3, name=x)"),
+            "{text}"
         );
     }
 }

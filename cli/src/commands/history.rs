@@ -83,7 +83,13 @@ fn row(item: &HistoryItem, human: bool, trunc: bool) -> Row {
                 ago(item.created)
             },
         )
-        .with("CreatedAt", created.format(&Rfc3339).unwrap_or_default())
+        .with(
+            "CreatedAt",
+            crate::format::local(created)
+                .0
+                .format(&Rfc3339)
+                .unwrap_or_default(),
+        )
         .with("CreatedBy", if trunc { ellipsis(&by, 45) } else { by })
         .with(
             "Size",

@@ -63,7 +63,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
         "" if !args.quiet => session.config.file.images_format.clone(),
         other => other.to_string(),
     };
-    let digests = args.digests || format.contains(".Digest") || format == "json";
+    let digests = args.digests || format.contains(".Digest");
     let rows: Vec<Row> = images
         .iter()
         .flat_map(|image| rows(image, digests && !args.quiet, !args.no_trunc))

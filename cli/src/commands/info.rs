@@ -49,7 +49,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
             out += &server(&info);
             print(&(out + "\n"))?;
             for warning in info.warnings.unwrap_or_default() {
-                eprintln!("{warning}");
+                crate::format::tell(&format!("{warning}\n"));
             }
             Ok(0)
         }

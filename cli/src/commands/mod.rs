@@ -61,6 +61,17 @@ pub(crate) struct Session {
     pub(crate) config: Config,
 }
 
+impl Session {
+    /// The platform that a flag names, or the environment's.
+    pub(crate) fn platform<'a>(&'a self, flag: &'a str) -> &'a str {
+        if flag.is_empty() {
+            &self.config.platform
+        } else {
+            flag
+        }
+    }
+}
+
 /// Finds the daemon and runs the verb.
 pub(crate) async fn execute(cli: Cli) -> Outcome {
     let Some(verb) = cli.verb else {
@@ -287,16 +298,34 @@ pub(crate) fn moment(text: &str) -> Result<String, String> {
         .ok_or_else(|| format!("failed to parse value as time or duration: {text:?}"))
 }
 
-/// A point in time as Docker's lists write it.
+/// A point in time as Docker's lists write it, on the user's clock.
 pub(crate) fn long_time(unix: i64) -> String {
     let at =
         time::OffsetDateTime::from_unix_timestamp(unix).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    let (at, zone) = crate::format::local(at);
+    let (clock, offset) = (at.time(), at.offset());
     format!(
-        "{} {:02}:{:02}:{:02} +0000 UTC",
+        "{} {:02}:{:02}:{:02} {}{:02}{:02} {zone}",
         at.date(),
-        at.hour(),
-        at.minute(),
-        at.second()
+        clock.hour(),
+        clock.minute(),
+        clock.second(),
+        if offset.is_negative() { '-' } else { '+' },
+        offset.whole_hours().abs(),
+        offset.minutes_past_hour().abs(),
+    )
+}
+
+/// The end of a time in RFC 3339: `Z`, or how far the clock is from UTC.
+pub(crate) fn zone_mark(offset: time::UtcOffset) -> String {
+    if offset.is_utc() {
+        return "Z".to_string();
+    }
+    let sign = if offset.is_negative() { '-' } else { '+' };
+    format!(
+        "{sign}{:02}:{:02}",
+        offset.whole_hours().abs(),
+        offset.minutes_past_hour().abs()
     )
 }
 
@@ -332,6 +361,15 @@ mod tests {
 
     #[test]
     fn times_are_written_in_full() {
-        assert_eq!(long_time(1_700_000_000), "2023-11-14 22:13:20 +0000 UTC");
+        let text = long_time(1_700_000_000);
+        assert!(
+            text.starts_with("2023-11-1") && text.contains(":13:20 "),
+            "{text}"
+        );
+        assert_eq!(zone_mark(time::UtcOffset::UTC), "Z");
+        assert_eq!(
+            zone_mark(time::UtcOffset::from_hms(-3, -30, 0).unwrap()),
+            "-03:30"
+        );
     }
 }

@@ -268,7 +268,7 @@ async fn create(session: &Session, args: CreateArgs) -> Outcome {
         .json()
         .await?;
     if !made.warning.is_empty() {
-        eprintln!("WARNING: {}", made.warning);
+        crate::format::tell(&format!("WARNING: {}\n", made.warning));
     }
     print(&format!("{}\n", made.id))?;
     Ok(0)
@@ -431,7 +431,7 @@ async fn rm(session: &Session, args: RmArgs) -> Outcome {
             Ok(()) => print(&format!("{name}\n"))?,
             Err(error) if args.force && error.is_not_found() => {}
             Err(error) => {
-                eprintln!("{error}");
+                crate::format::tell(&format!("{error}\n"));
                 code = 1;
             }
         }

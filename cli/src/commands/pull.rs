@@ -70,7 +70,7 @@ async fn request(
         .client
         .post("/images/create")
         .query("fromImage", &image.name)
-        .query_some("platform", platform)
+        .query_some("platform", session.platform(platform))
         .query_some("tag", tag)
         .header(
             "X-Registry-Auth",

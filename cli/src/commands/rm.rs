@@ -38,7 +38,9 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
         match removed {
             Ok(()) => crate::format::print(&format!("{name}\n"))?,
             // With force, what is not there is as good as removed.
-            Err(error) if args.force && error.is_not_found() => eprintln!("{error}"),
+            Err(error) if args.force && error.is_not_found() => {
+                crate::format::tell(&format!("{error}\n"))
+            }
             Err(error) => failures.push(error.to_string()),
         }
     }

@@ -36,7 +36,9 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
             .await;
         match removed {
             Ok(items) => print(&items.iter().map(line).collect::<String>())?,
-            Err(error) if args.force && error.is_not_found() => eprintln!("{error}"),
+            Err(error) if args.force && error.is_not_found() => {
+                crate::format::tell(&format!("{error}\n"))
+            }
             Err(error) => failures.push(error.to_string()),
         }
     }

@@ -193,11 +193,11 @@ pub(crate) async fn wait(
     let answer = session
         .client
         .post(&format!("/containers/{id}/wait"))
-        .query("condition", condition)
+        .query_some("condition", condition)
         .send()
         .await?;
     Ok(tokio::spawn(async move {
-        let bytes = answer.bytes().await?;
+        let bytes = answer.bytes().await.unwrap_or_default();
         let told: WaitResponse =
             serde_json::from_slice(&bytes).map_err(|source| ClientError::Decode {
                 attempt: "the wait for the container".to_string(),

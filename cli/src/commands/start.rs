@@ -47,7 +47,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
         {
             Ok(()) => print(&format!("{name}\n"))?,
             Err(error) => {
-                eprintln!("{error}");
+                crate::format::tell(&format!("{error}\n"));
                 failed.push(name.as_str());
             }
         }

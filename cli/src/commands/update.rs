@@ -76,7 +76,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
             Ok(told) => {
                 print(&format!("{name}\n"))?;
                 for warning in told.warnings.unwrap_or_default() {
-                    eprintln!("{warning}");
+                    crate::format::tell(&format!("{warning}\n"));
                 }
             }
             Err(error) => failures.push(error.to_string()),

@@ -1,6 +1,7 @@
 //! How things are printed: tables, templates, sizes, times.
 
 mod json;
+mod local;
 mod table;
 mod template;
 mod units;
@@ -8,6 +9,7 @@ mod units;
 use std::io::{self, Write as _};
 
 pub(crate) use json::{compact, indent};
+pub(crate) use local::local;
 pub(crate) use table::{TabWriter, VERSION_STYLE};
 pub(crate) use template::{FormatError, Row, Style, Template, print_rows};
 pub(crate) use units::{ago, bytes_1000, bytes_1000_precise, bytes_1024, ellipsis, short_id};
@@ -15,6 +17,11 @@ pub(crate) use units::{ago, bytes_1000, bytes_1000_precise, bytes_1024, ellipsis
 /// Writes text to standard output. A closed pipe is an error, not a panic.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     print_bytes(text.as_bytes())
+}
+
+/// Tells the user something on standard error. If nobody can hear it, nothing else can be done.
+pub(crate) fn tell(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Writes bytes to standard output and flushes them.
