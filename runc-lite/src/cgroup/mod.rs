@@ -11,7 +11,8 @@
 //!     | state()    goes to state.json first, not yet owned
 //!  create(limits)  directories, cpuset: all that must be there before a process is
 //!     |            owned from here on
-//!  add(pid)        any time from here on
+//!  entry()         any time from here on: for the process to go in by itself
+//!  add_cloned(pid) where it could not all by itself
 //!  apply(limits)   the other limits and the device rules
 //!  update, freeze, thaw, pids, stats, kill_all
 //!  remove()
@@ -27,6 +28,7 @@
 
 mod devices;
 mod dir;
+mod entry;
 mod error;
 mod locate;
 mod stats;
@@ -39,6 +41,7 @@ use std::path::PathBuf;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use entry::Entry;
 pub use error::CgroupError;
 pub use stats::Stats;
 
@@ -183,14 +186,15 @@ impl Cgroup {
         either!(&self.driver, d => d.add_below(pid, controllers, &sub))
     }
 
-    /// The directory to clone into, on the unified hierarchy. There is no such
-    /// thing on v1.
-    #[must_use]
-    pub fn clone_into(&self) -> Option<&std::path::Path> {
-        match &self.driver {
-            Driver::V1(_) => None,
-            Driver::V2(v2) => Some(v2.path()),
-        }
+    /// Opens what a new process needs to go in by itself.
+    pub(crate) fn entry(&self) -> Result<Entry, CgroupError> {
+        either!(&self.driver, d => d.entry())
+    }
+
+    /// Moves a process that entered by itself into what it should have been
+    /// cloned into, where the kernel did not do that.
+    pub(crate) fn add_cloned(&self, pid: Pid) -> Result<(), CgroupError> {
+        either!(&self.driver, d => d.add_cloned(pid))
     }
 
     /// Sets all limits and the device rules of a new container.

@@ -7,7 +7,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid
 use super::foreground::{Signals, serve};
 use super::{CommandError, Container, Context, refuse};
 use crate::args::Parsed;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Entry};
 use crate::channel::{self, ChannelError, InitFailure, ParentEnd, Said, Stage};
 use crate::create::{CreateError, console_ends, listener, set_oom_score, undumpable};
 use crate::error::Doing as _;
@@ -41,29 +41,38 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, CommandError
         Some(Signals::block()?)
     };
 
+    let below = parsed.value("cgroup").filter(|b| !b.is_empty());
+    let cgroup = container.cgroup()?;
+    let entry = match below {
+        None => cgroup.entry()?,
+        Some(_) => Entry::default(),
+    };
     undumpable()?;
     let (parent_end, child_end) = channel::pair().doing(|| "make a socket pair")?;
     let job = ExecJob {
         target: &target.pidfd,
         namespaces: container.state.namespaces,
         user_entered: !rustix::process::geteuid().is_root(),
+        entry,
         process: &process,
         seccomp: program.as_ref(),
         console,
         first_private_fd: 3 + preserve,
     };
-    let (pid, pidfd) = spawn(&job, &parent_end, child_end)?;
+    let (pid, pidfd, in_cgroup) = spawn(&job, &parent_end, child_end)?;
     drop(job);
-    let attended = attend(
-        &parent_end,
-        pid,
-        &pidfd,
-        &container,
-        parsed,
-        &process,
-        &spec,
-        program.as_ref(),
-    );
+    let attended = attach(&cgroup, pid, below, in_cgroup).and_then(|()| {
+        attend(
+            &parent_end,
+            pid,
+            &pidfd,
+            &container,
+            parsed,
+            &process,
+            &spec,
+            program.as_ref(),
+        )
+    });
     if let Err(e) = attended {
         // It ends by itself when we do, but must not be left as a zombie.
         let _ = crate::sys::process::pidfd_kill(&pidfd, libc::SIGKILL);
@@ -164,18 +173,22 @@ fn spawn(
     job: &ExecJob<'_>,
     parent_end: &ParentEnd,
     child_end: channel::ChildEnd,
-) -> Result<(i32, OwnedFd), CommandError> {
+) -> Result<(i32, OwnedFd, bool), CommandError> {
     if rustix::process::geteuid().is_root() {
         job.enter_before_clone()?;
-        return match fork_into(0, false).doing(|| "clone")? {
+        return match fork_into(0, false, job.entry.clone_into()).doing(|| "clone")? {
             Forked::Child => child::run(job, &child_end),
-            Forked::Parent { pid, pidfd } => Ok((pid, pidfd)),
+            Forked::Parent {
+                pid,
+                pidfd,
+                in_cgroup,
+            } => Ok((pid, pidfd, in_cgroup)),
         };
     }
-    match fork_into(0, false).doing(|| "clone")? {
+    match fork_into(0, false, job.entry.clone_into()).doing(|| "clone")? {
         Forked::Child => {
             let entered = job.enter_user_and_pid();
-            match entered.and_then(|()| fork_into(0, true).doing(|| "clone")) {
+            match entered.and_then(|()| fork_into(0, true, None).doing(|| "clone")) {
                 Ok(Forked::Child) => child::run(job, &child_end),
                 Ok(Forked::Parent { pid, .. }) => {
                     // If the parent is gone, the new process finds out as well.
@@ -185,14 +198,16 @@ fn spawn(
             }
             crate::sys::exec::exit_now(0)
         }
-        Forked::Parent { pidfd, .. } => {
+        Forked::Parent {
+            pidfd, in_cgroup, ..
+        } => {
             drop(child_end);
             let answer = parent_end.sibling();
             let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
             let pid = answer.map_err(failure)?;
             let raw = Pid::from_raw(pid).ok_or_else(|| failure(ChannelError::Gone))?;
             let pidfd = pidfd_open(raw, PidfdFlags::empty()).doing(|| "open the new process")?;
-            Ok((pid, pidfd))
+            Ok((pid, pidfd, in_cgroup))
         }
     }
 }
@@ -213,8 +228,6 @@ fn attend(
     program: Option<&Program>,
 ) -> Result<(), CommandError> {
     set_oom_score(pid, process.oom_score_adj)?;
-    let raw = Pid::from_raw(pid).ok_or_else(|| failure(ChannelError::Gone))?;
-    attach(&container.cgroup()?, raw, parsed.value("cgroup"))?;
     channel.attached(pid).map_err(failure)?;
     loop {
         match channel.next().map_err(failure)? {
@@ -239,10 +252,18 @@ fn attend(
     channel.executed().map_err(failure)
 }
 
-/// Into the container's cgroup, or one below it (`[controllers:]path`).
-fn attach(cgroup: &Cgroup, pid: Pid, below: Option<&str>) -> Result<(), CommandError> {
-    match below.filter(|b| !b.is_empty()) {
-        None => Ok(cgroup.add(pid)?),
+/// Into what is left of the container's cgroup to go into, or into one below it
+/// (`[controllers:]path`).
+fn attach(
+    cgroup: &Cgroup,
+    pid: i32,
+    below: Option<&str>,
+    in_cgroup: bool,
+) -> Result<(), CommandError> {
+    let pid = Pid::from_raw(pid).ok_or_else(|| failure(ChannelError::Gone))?;
+    match below {
+        None if in_cgroup => Ok(()),
+        None => Ok(cgroup.add_cloned(pid)?),
         Some(below) => {
             let (controllers, path) = below.split_once(':').unwrap_or(("", below));
             let controllers: Vec<&str> = controllers.split(',').filter(|c| !c.is_empty()).collect();

@@ -83,9 +83,10 @@ pub(crate) fn for_mounts(spec: &Spec) -> Result<Vec<(usize, OwnedFd)>, StepError
 
 /// Makes a user namespace with these maps and gives a descriptor that keeps it.
 fn namespace_with(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd, StepError> {
-    let forked = fork_into(libc::CLONE_NEWUSER as u64, false).doing(|| "make a user namespace")?;
+    let forked =
+        fork_into(libc::CLONE_NEWUSER as u64, false, None).doing(|| "make a user namespace")?;
     let (pid, pidfd) = match forked {
-        Forked::Parent { pid, pidfd } => (pid, pidfd),
+        Forked::Parent { pid, pidfd, .. } => (pid, pidfd),
         // Only there to hold the namespace until it is opened.
         Forked::Child => loop {
             rustix::event::pause();

@@ -214,6 +214,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
     cgroup.create(&placement, limits)?;
     let hierarchies = cgroup.mounts_for_container();
     let cgroup = undo.cgroup.insert(cgroup);
+    let entry = cgroup.entry()?;
     let terminal = spec.process.as_ref().is_some_and(|p| p.terminal);
     let (console, terminal) = console_ends(terminal, request.console_socket, request.foreground)?;
     let gate = request.gate.then(|| Gate::make(&dir)).transpose()?;
@@ -232,6 +233,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
         state: &state,
         seccomp: program.as_ref(),
         hierarchies: &hierarchies,
+        entry: &entry,
         idmaps: &idmaps,
         console,
         lock: undo.lock.as_ref().map(LockGuard::number),
@@ -240,8 +242,13 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
         no_pivot: request.no_pivot,
         new_keyring: !request.no_new_keyring,
     };
-    let (pid, pidfd) = spawn(job, &parent_end, child_end)?;
+    let (pid, pidfd, in_cgroup) = spawn(job, &parent_end, child_end)?;
     let pidfd = undo.child.insert(pidfd);
+    if !in_cgroup {
+        let raw = Pid::from_raw(pid).ok_or(CreateError::Channel(ChannelError::Gone))?;
+        cgroup.add_cloned(raw)?;
+    }
+    drop(entry);
 
     let result = attend(
         &parent_end,
@@ -331,15 +338,21 @@ fn spawn(
     job: InitJob<'_>,
     parent_end: &ParentEnd,
     child_end: channel::ChildEnd,
-) -> Result<(i32, OwnedFd), CreateError> {
+) -> Result<(i32, OwnedFd, bool), CreateError> {
     let flags = u64::from(job.plan.clone_flags);
     if !job.plan.needs_intermediate() {
-        return match fork_into(flags, false).doing(|| "clone into new namespaces")? {
+        return match fork_into(flags, false, job.entry.clone_into())
+            .doing(|| "clone into new namespaces")?
+        {
             Forked::Child => init::run(job, child_end),
-            Forked::Parent { pid, pidfd } => Ok((pid, pidfd)),
+            Forked::Parent {
+                pid,
+                pidfd,
+                in_cgroup,
+            } => Ok((pid, pidfd, in_cgroup)),
         };
     }
-    match fork_into(0, false).doing(|| "clone")? {
+    match fork_into(0, false, job.entry.clone_into()).doing(|| "clone")? {
         Forked::Child => {
             let failed = |e: &StepError| -> ! {
                 child_end.failed(&InitFailure::new(Stage::Namespaces, e));
@@ -348,7 +361,7 @@ fn spawn(
             if let Err(e) = job.plan.join_all() {
                 failed(&e);
             }
-            match fork_into(flags, true).doing(|| "clone into new namespaces") {
+            match fork_into(flags, true, None).doing(|| "clone into new namespaces") {
                 Err(e) => failed(&e),
                 Ok(Forked::Child) => init::run(job, child_end),
                 Ok(Forked::Parent { pid, .. }) => {
@@ -358,7 +371,9 @@ fn spawn(
                 }
             }
         }
-        Forked::Parent { pidfd, .. } => {
+        Forked::Parent {
+            pidfd, in_cgroup, ..
+        } => {
             drop(child_end);
             let answer = parent_end.sibling();
             // It ends at once in either case.
@@ -372,7 +387,7 @@ fn spawn(
             // It is our child and not waited for, so the pid is still its own.
             let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())
                 .doing(|| "open the container's process")?;
-            Ok((pid, pidfd))
+            Ok((pid, pidfd, in_cgroup))
         }
     }
 }
@@ -400,10 +415,8 @@ fn attend(
         channel.mapped()?;
     }
     set_oom_score(pid, spec.process.as_ref().and_then(|p| p.oom_score_adj))?;
-    let raw = Pid::from_raw(pid).ok_or(ChannelError::Gone)?;
-    // Limits first: the process is never in the group without them.
+    // The child has gone in by itself; it goes no further without the limits.
     cgroup.apply(limits)?;
-    cgroup.add(raw)?;
     channel.attached(pid)?;
     state.cgroup = Some(cgroup.state());
     loop {

@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use super::{At as _, privileges, process};
+use crate::cgroup::Entry;
 use crate::channel::{ChildEnd, InitFailure, Stage};
 use crate::error::{Doing as _, StepError};
 use crate::namespaces::enter;
@@ -23,6 +24,8 @@ pub(crate) struct ExecJob<'a> {
     pub(crate) namespaces: u32,
     /// Whether the process in between has entered the user namespace.
     pub(crate) user_entered: bool,
+    /// The way into the container's cgroup; empty if the parent sees to that.
+    pub(crate) entry: Entry,
     /// The process to become.
     pub(crate) process: &'a Process,
     /// The container's filter.
@@ -82,6 +85,7 @@ pub(crate) fn run(job: &ExecJob<'_>, channel: &ChildEnd) -> ! {
 }
 
 fn steps(job: &ExecJob<'_>, channel: &ChildEnd) -> Result<std::convert::Infallible, InitFailure> {
+    job.entry.enter().at(Stage::Process)?;
     sys::process::reset_signals().at(Stage::Process)?;
     sys::process::umask(0o022);
     // The cgroup namespace's root does not move, but limits should hold early.

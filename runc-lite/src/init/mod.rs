@@ -13,7 +13,7 @@ pub(crate) mod process;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use crate::cgroup::HierarchyMount;
+use crate::cgroup::{Entry, HierarchyMount};
 use crate::channel::{ChildEnd, InitFailure, Stage};
 use crate::hooks;
 use crate::namespaces::{self, Plan};
@@ -40,6 +40,8 @@ pub(crate) struct InitJob<'a> {
     pub(crate) seccomp: Option<&'a Program>,
     /// What cgroup mounts are made of.
     pub(crate) hierarchies: &'a [HierarchyMount],
+    /// The way into the cgroup.
+    pub(crate) entry: &'a Entry,
     /// Id-mapped mounts: index of the mount, user namespace to map through.
     pub(crate) idmaps: &'a [(usize, OwnedFd)],
     /// Where the terminal goes.
@@ -107,6 +109,8 @@ fn prepare(job: &InitJob<'_>, channel: &ChildEnd) -> Result<Prepared, InitFailur
         .process
         .as_ref()
         .expect("validated: there is a process");
+    // Before any process of ours can multiply: the cgroup holds all of them.
+    job.entry.enter().at(Stage::Process)?;
     sys::process::reset_signals().at(Stage::Process)?;
     // Modes given in the configuration are exact.
     sys::process::umask(0);

@@ -21,6 +21,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 
 use super::dir::{Dir, remove_made};
+use super::entry::Entry;
 use super::locate::Hierarchy;
 use super::{CgroupError, HierarchyMount, Stats};
 use crate::spec::resources::LinuxResources;
@@ -133,6 +134,25 @@ impl V1 {
 
     pub(super) fn add(&self, pid: Pid) -> Result<(), CgroupError> {
         self.hierarchies.iter().try_for_each(|h| h.dir.add(pid))
+    }
+
+    pub(super) fn entry(&self) -> Result<Entry, CgroupError> {
+        let mut entry = Entry::default();
+        for hierarchy in &self.hierarchies {
+            match hierarchy.controllers.as_slice() {
+                [unified] if unified.is_empty() => entry.open_unified(&hierarchy.dir)?,
+                _ => entry.open(&hierarchy.dir)?,
+            }
+        }
+        Ok(entry)
+    }
+
+    pub(super) fn add_cloned(&self, pid: Pid) -> Result<(), CgroupError> {
+        // The unified hierarchy is a guest here: nothing is limited or counted by it.
+        if let Some(Err(e)) = self.dir("").map(|dir| dir.add(pid)) {
+            crate::log::debug(|| crate::error::chain(&e));
+        }
+        Ok(())
     }
 
     pub(super) fn add_below(

@@ -19,6 +19,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 
 use super::dir::{Dir, remove_made};
+use super::entry::Entry;
 use super::{CgroupError, HierarchyMount, Stats};
 use crate::spec::resources::LinuxResources;
 
@@ -50,10 +51,6 @@ impl V2 {
 
     pub(super) fn paths(&self) -> BTreeMap<String, PathBuf> {
         BTreeMap::from([(String::new(), self.dir.path().to_owned())])
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        self.dir.path()
     }
 
     pub(super) fn create(
@@ -143,6 +140,23 @@ impl V2 {
 
     pub(super) fn add(&self, pid: Pid) -> Result<(), CgroupError> {
         self.dir.add(pid)
+    }
+
+    pub(super) fn entry(&self) -> Result<Entry, CgroupError> {
+        let mut entry = Entry::default();
+        // An unprivileged caller may be without.
+        if self.dir.exists() {
+            entry.open_unified(&self.dir)?;
+        }
+        Ok(entry)
+    }
+
+    pub(super) fn add_cloned(&self, pid: Pid) -> Result<(), CgroupError> {
+        if self.dir.exists() {
+            self.dir.add(pid)
+        } else {
+            Ok(())
+        }
     }
 
     pub(super) fn add_below(
