@@ -97,6 +97,7 @@ async fn write(
     State(app): State<Arc<App>>,
     Path(rest): Path<String>,
     params: Params,
+    headers: HeaderMap,
 ) -> Result<Response> {
     let (name, verb) = split(&rest)?;
     match verb {
@@ -108,6 +109,7 @@ async fn write(
             emit(&app, "tag", &id, &name);
             Ok(StatusCode::CREATED.into_response())
         }
+        "push" => push(app, name, params.text("tag"), &headers).await,
         _ => Err(Error::not_found("page not found")),
     }
 }
@@ -178,6 +180,38 @@ async fn pull(app: Arc<App>, params: &Params, headers: &HeaderMap) -> Result<Res
             .await?;
         let shown = reference.familiar();
         emit(&app, "pull", &shown, &reference.familiar_repository());
+        Ok(())
+    };
+    Ok(progress::answer(true, work).await)
+}
+
+async fn push(app: Arc<App>, name: &str, tag: &str, headers: &HeaderMap) -> Result<Response> {
+    let mut reference = Reference::parse(name).map_err(|e| Error::invalid(e.to_string()))?;
+    if reference.digest.is_some() {
+        return Err(Error::invalid("cannot push a digest reference"));
+    }
+    if !tag.is_empty() {
+        if !is_tag(tag) {
+            return Err(Error::invalid("invalid tag format"));
+        }
+        reference.tag = Some(tag.to_owned());
+    }
+    if !headers.contains_key("x-registry-auth") {
+        return Err(Error::invalid("missing X-Registry-Auth: EOF"));
+    }
+    let credentials = auth(headers)?;
+    let work = |progress: Progress| async move {
+        let images = app.images.clone();
+        images
+            .registries()
+            .push(images.clone(), &reference, &credentials, &progress)
+            .await?;
+        emit(
+            &app,
+            "push",
+            &reference.familiar(),
+            &reference.familiar_repository(),
+        );
         Ok(())
     };
     Ok(progress::answer(true, work).await)

@@ -41,11 +41,11 @@ impl Images {
             repository => Some(names::new_name(repository, &options.tag)?),
         };
         let mut file = self.new_file(options)?;
+        let reader = BodyReader::new(body);
         let guard = LeaseGuard::new(&self.backend, "import").await?;
         let leased = guard.backend();
         let work = async {
             let ingest = Ingest::open(leased, "import").await?;
-            let reader = BodyReader::new(body);
             let (layer, diff_id) = tokio::task::spawn_blocking(move || store(reader, ingest))
                 .await
                 .map_err(|e| Error::internal(format!("import ended early: {e}")))??;

@@ -77,18 +77,18 @@ impl Images {
         body: Body,
         progress: &Progress,
     ) -> Result<Vec<(String, Option<String>)>> {
+        let reader = BodyReader::new(body);
         let guard = LeaseGuard::new(&self.backend, "load").await?;
-        let outcome = self.load_leased(guard.backend(), body, progress).await;
+        let outcome = self.load_leased(guard.backend(), reader, progress).await;
         guard.end(outcome).await
     }
 
     async fn load_leased(
         &self,
         leased: &Backend,
-        body: Body,
+        reader: BodyReader,
         progress: &Progress,
     ) -> Result<Vec<(String, Option<String>)>> {
-        let reader = BodyReader::new(body);
         let (backend, runtime) = (leased.clone(), tokio::runtime::Handle::current());
         let contents = tokio::task::spawn_blocking(move || store(&backend, &runtime, reader))
             .await

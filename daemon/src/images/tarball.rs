@@ -12,6 +12,10 @@ use crate::error::{Error, Result};
 /// Pieces of the body that wait for the reader.
 const QUEUE: usize = 8;
 
+/// How much of a body is still taken in after its reader has given up. A client that is cut off while it sends reports that,
+/// and not the error that we answer.
+const MOST_UNREAD: usize = 256 << 20;
+
 /// A request body, read by a blocking thread. A client that goes away in the middle is an error, never an early end.
 #[derive(Debug)]
 pub(crate) struct BodyReader {
@@ -26,11 +30,17 @@ impl BodyReader {
         // Ends with the body, or when the reader is gone.
         tokio::spawn(async move {
             let mut stream = body.into_data_stream();
+            let mut unread = 0;
             while let Some(piece) = stream.next().await {
                 let piece = piece.map_err(io::Error::other);
-                let failed = piece.is_err();
-                if sender.send(piece).await.is_err() || failed {
+                let (length, failed) = (piece.as_ref().map_or(0, Bytes::len), piece.is_err());
+                if failed || unread > MOST_UNREAD {
+                    // Whether anybody hears it: the reader may have given up long ago.
+                    let _ = sender.send(piece).await;
                     return;
+                }
+                if sender.send(piece).await.is_err() {
+                    unread += length;
                 }
             }
         });
