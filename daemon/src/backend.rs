@@ -12,7 +12,6 @@ use proto::containerd::services::content::v1::content_client::ContentClient;
 use proto::containerd::services::diff::v1::diff_client::DiffClient;
 use proto::containerd::services::events::v1::events_client::EventsClient;
 use proto::containerd::services::images::v1::images_client::ImagesClient;
-use proto::containerd::services::introspection::v1::introspection_client::IntrospectionClient;
 use proto::containerd::services::leases::v1::leases_client::LeasesClient;
 use proto::containerd::services::leases::v1::{CreateRequest, DeleteRequest};
 use proto::containerd::services::snapshots::v1::snapshots_client::SnapshotsClient;
@@ -119,7 +118,6 @@ impl Backend {
     client!(diff, DiffClient);
     client!(events, EventsClient);
     client!(images, ImagesClient);
-    client!(introspection, IntrospectionClient);
     client!(leases, LeasesClient);
     client!(snapshots, SnapshotsClient);
     client!(tasks, TasksClient);

@@ -72,7 +72,7 @@ pub(crate) struct Flags {
     /// Keep containers running while the daemon is away: always on here, accepted for compatibility
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     live_restore: Option<bool>,
-    /// Userland proxy for loopback traffic [default: true]
+    /// Userland proxy for loopback traffic: accepted, ports are not published yet
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     userland_proxy: Option<bool>,
     /// Mirror of Docker Hub, may be repeated
@@ -96,7 +96,7 @@ pub(crate) struct Flags {
     /// MTU of container networks [default: 1500]
     #[arg(long, value_name = "N")]
     mtu: Option<u32>,
-    /// Seconds given to containers by --stop-all before they are killed [default: 15]
+    /// Seconds given to containers when the host shuts down: accepted, of no effect yet
     #[arg(long, value_name = "SECONDS")]
     shutdown_timeout: Option<u64>,
     /// Default log driver: json-file or none [default: json-file]
@@ -234,7 +234,6 @@ pub(crate) struct Config {
     pub(crate) ip_forward: bool,
     pub(crate) ip_masq: bool,
     pub(crate) icc: bool,
-    pub(crate) userland_proxy: bool,
     pub(crate) registry_mirrors: Vec<String>,
     pub(crate) insecure_registries: Vec<String>,
     pub(crate) labels: Vec<String>,
@@ -242,7 +241,6 @@ pub(crate) struct Config {
     pub(crate) dns_opts: Vec<String>,
     pub(crate) dns_search: Vec<String>,
     pub(crate) mtu: u32,
-    pub(crate) shutdown_timeout: u64,
     pub(crate) log_driver: String,
     pub(crate) log_opts: BTreeMap<String, String>,
     pub(crate) snapshotter: String,
@@ -384,6 +382,13 @@ fn join(flags: Flags, file: File) -> Result<Config> {
     }
     // Live restore is always in effect; a configuration that asks for it or against it changes nothing.
     either("live-restore", flags.live_restore, file.live_restore)?;
+    // Of no effect yet: ports are not published, and no unit stops all containers.
+    either("userland-proxy", flags.userland_proxy, file.userland_proxy)?;
+    either(
+        "shutdown-timeout",
+        flags.shutdown_timeout,
+        file.shutdown_timeout,
+    )?;
     Ok(Config {
         data_root,
         exec_root,
@@ -407,8 +412,6 @@ fn join(flags: Flags, file: File) -> Result<Config> {
         ip_forward: either("ip-forward", flags.ip_forward, file.ip_forward)?.unwrap_or(true),
         ip_masq: either("ip-masq", flags.ip_masq, file.ip_masq)?.unwrap_or(true),
         icc: either("icc", flags.icc, file.icc)?.unwrap_or(true),
-        userland_proxy: either("userland-proxy", flags.userland_proxy, file.userland_proxy)?
-            .unwrap_or(true),
         registry_mirrors: one_list(
             "registry-mirrors",
             flags.registry_mirror,
@@ -424,12 +427,6 @@ fn join(flags: Flags, file: File) -> Result<Config> {
         dns_opts: one_list("dns-opts", flags.dns_opt, file.dns_opts)?,
         dns_search: one_list("dns-search", flags.dns_search, file.dns_search)?,
         mtu: either("mtu", flags.mtu, file.mtu)?.unwrap_or(1500),
-        shutdown_timeout: either(
-            "shutdown-timeout",
-            flags.shutdown_timeout,
-            file.shutdown_timeout,
-        )?
-        .unwrap_or(15),
         log_driver,
         log_opts: log_opts.into_iter().collect(),
         snapshotter: snapshotter(either(

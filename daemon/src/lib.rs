@@ -189,7 +189,10 @@ async fn run(config: Config) -> Result<()> {
     until_signalled().await?;
     // Containers are left as they are: whoever comes next finds them.
     stop.cancel();
-    let all = async { while tasks.join_next().await.is_some() {} };
+    let all = async {
+        while tasks.join_next().await.is_some() {}
+        app.network.settle().await;
+    };
     let _ = tokio::time::timeout(std::time::Duration::from_secs(2), all).await;
     // Whoever finds a pidfile of a dead process ignores it.
     let _ = std::fs::remove_file(pidfile);

@@ -12,7 +12,12 @@ use crate::error::Error;
 pub(crate) fn routes() -> Router<Arc<App>> {
     let mut router = Router::new();
     for family in [
-        "/swarm", "/services", "/nodes", "/tasks", "/secrets", "/configs",
+        "/swarm",
+        "/services",
+        "/nodes",
+        "/tasks",
+        "/secrets",
+        "/configs",
     ] {
         router = router
             .route(family, any(swarm))

@@ -224,7 +224,7 @@ async fn attach(
         tty: record.config.tty,
         detach,
     };
-    let replay = params.flag("logs").then(|| read::Wanted {
+    let replay = params.flag("logs").then_some(read::Wanted {
         stdout: wanted.stdout,
         stderr: wanted.stderr,
         follow: false,

@@ -120,9 +120,7 @@ where
     let (mut from, mut to) = tokio::io::split(client);
     let Connection { mut output, input } = connection;
     let input = async {
-        let Some(mut input) = input else {
-            return None;
-        };
+        let mut input = input?;
         let end = feed(&mut from, &mut input, wanted).await;
         drop(input);
         if end == Fed::Closed {

@@ -73,7 +73,7 @@ pub(crate) async fn serve(
                 .await
                 .unwrap_or_else(|never| match never {})
         }
-        Err(answer) => answer,
+        Err(answer) => *answer,
     };
     common_headers(response.headers_mut());
     Ok(response)
@@ -95,7 +95,7 @@ fn trace(headers: &HeaderMap) -> String {
 }
 
 /// Splits `/vX.Y` off and checks it.
-fn route(uri: &Uri) -> Result<(Version, Uri), Response> {
+fn route(uri: &Uri) -> Result<(Version, Uri), Box<Response>> {
     let Some((version, rest)) = versioned(uri.path()) else {
         return Ok((Version::max(), uri.clone()));
     };
@@ -103,27 +103,27 @@ fn route(uri: &Uri) -> Result<(Version, Uri), Response> {
         let (major, minor) = text.split_once('.')?;
         Some((major.parse().ok()?, minor.parse().ok()?))
     };
-    let asked = parse(version).ok_or_else(|| page_not_found())?;
+    let asked = parse(version).ok_or_else(|| Box::new(page_not_found()))?;
     let (max, min) = (parse(API_VERSION), parse(MIN_API_VERSION));
     if Some(asked) > max {
-        return Err(error::message(
-            StatusCode::BAD_REQUEST,
-            &format!(
-                "client version {version} is too new. Maximum supported API version is {API_VERSION}"
-            ),
-        ));
+        let text = format!(
+            "client version {version} is too new. Maximum supported API version is {API_VERSION}"
+        );
+        return Err(Box::new(error::message(StatusCode::BAD_REQUEST, &text)));
     }
     if Some(asked) < min {
         let text = format!(
             "client version {version} is too old. Minimum supported API version is {MIN_API_VERSION}, please upgrade your client to a newer version"
         );
-        return Err((StatusCode::BAD_REQUEST, text + "\n").into_response());
+        return Err(Box::new(
+            (StatusCode::BAD_REQUEST, text + "\n").into_response(),
+        ));
     }
     let target = match uri.query() {
         Some(query) => format!("{rest}?{query}"),
         None => rest.to_owned(),
     };
-    let uri = target.parse().map_err(|_| page_not_found())?;
+    let uri = target.parse().map_err(|_| Box::new(page_not_found()))?;
     Ok((Version(asked.1), uri))
 }
 

@@ -172,11 +172,6 @@ impl Filters {
         Ok(Self(sets.collect()))
     }
 
-    /// Whether nothing is filtered.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The values of a key.
     pub(crate) fn get(&self, key: &str) -> impl Iterator<Item = &str> {
         self.0.get(key).into_iter().flatten().map(String::as_str)

@@ -79,7 +79,7 @@ pub(crate) async fn list(app: &App, wanted: &Wanted) -> Result<Vec<ContainerSumm
             found.push((moment, handle));
         }
     }
-    found.sort_by(|a, b| b.0.cmp(&a.0));
+    found.sort_by_key(|(moment, _)| std::cmp::Reverse(*moment));
     if wanted.limit > 0 {
         found.truncate(wanted.limit);
     }

@@ -150,7 +150,7 @@ fn of_v1(stats: &mut StatsResponse, metrics: v1::Metrics) {
         };
     }
     if let Some(memory) = metrics.memory {
-        let usage = memory.usage.clone().unwrap_or_default();
+        let usage = memory.usage.unwrap_or_default();
         let pairs = [
             ("cache", memory.cache),
             ("rss", memory.rss),

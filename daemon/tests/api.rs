@@ -1,0 +1,208 @@
+//! The real daemon over a small containerd of this file: what every answer owes a client, without any container.
+//!
+//! The fake knows no image and no task; it answers subscriptions and lists. Each test has its own roots and socket.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use proto::containerd::services::events::v1 as events;
+use proto::containerd::services::images::v1 as images;
+use proto::containerd::services::tasks::v1 as tasks;
+use proto::lite::control::v1::control_client::ControlClient;
+use proto::lite::control::v1::{State, StatusRequest};
+use tonic::{Request, Response, Status};
+
+mod fake;
+
+/// A daemon with its fake, both gone when this is dropped.
+struct Daemon {
+    child: Child,
+    dir: tempfile::TempDir,
+    _fake: tokio::runtime::Runtime,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Daemon {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = fake::serve(&dir.path().join("ctd.sock"));
+        let child = command(dir.path()).spawn().unwrap();
+        let daemon = Self {
+            child,
+            dir,
+            _fake: fake,
+        };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while UnixStream::connect(daemon.socket()).is_err() {
+            assert!(Instant::now() < deadline, "the daemon does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        daemon
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("d.sock")
+    }
+
+    /// Sends one request and returns status, headers and body.
+    fn ask(&self, method: &str, path: &str, more: &str, body: &str) -> (u16, String, String) {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        let length = match body.is_empty() {
+            true => String::new(),
+            false => format!("Content-Length: {}\r\n", body.len()),
+        };
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n{more}{length}\r\n{body}"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, head.to_ascii_lowercase(), body.to_owned())
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        let (status, _, body) = self.ask("GET", path, "", "");
+        (status, body)
+    }
+}
+
+fn command(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dockerd-lite"));
+    std::fs::write(dir.join("daemon.json"), "{}").unwrap();
+    command
+        .arg("--config-file")
+        .arg(dir.join("daemon.json"))
+        .arg("--data-root")
+        .arg(dir.join("data"))
+        .arg("--exec-root")
+        .arg(dir.join("exec"))
+        .arg("--containerd")
+        .arg(dir.join("ctd.sock"))
+        .arg("--bridge=none")
+        .arg("-H")
+        .arg(format!("unix://{}", dir.join("d.sock").display()))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+#[test]
+fn versions_errors_and_headers() {
+    let daemon = Daemon::start();
+    let (status, head, body) = daemon.ask("GET", "/_ping", "", "");
+    assert_eq!((status, body.as_str()), (200, "OK"));
+    for header in ["api-version: 1.53", "ostype: linux", "server: docker/"] {
+        assert!(head.contains(header), "{head}");
+    }
+    let (status, head, body) = daemon.ask("HEAD", "/_ping", "", "");
+    assert_eq!((status, body.as_str()), (200, ""), "{head}");
+    assert_eq!(daemon.get("/v1.24/version").0, 200);
+    assert_eq!(daemon.get("/v1.99/version").0, 400);
+    assert_eq!(daemon.get("/v1.23/version").0, 400);
+    for (method, path) in [("GET", "/nosuch"), ("PATCH", "/info"), ("DELETE", "/_ping")] {
+        let (status, _, body) = daemon.ask(method, path, "", "");
+        assert_eq!(
+            (status, body.as_str()),
+            (404, "{\"message\":\"page not found\"}\n")
+        );
+    }
+    assert_eq!(daemon.ask("OPTIONS", "/info", "", "").0, 200);
+}
+
+#[test]
+fn bodies_filters_and_missing_things() {
+    let daemon = Daemon::start();
+    let json = "Content-Type: application/json\r\n";
+    let create = |more: &str, body: &str| daemon.ask("POST", "/containers/create", more, body);
+    assert_eq!(create(json, "{bad").0, 400);
+    assert_eq!(create(json, "{\"Image\":\"x\"} {}").0, 400);
+    assert_eq!(
+        create("Content-Type: text/plain\r\n", "{\"Image\":\"x\"}").0,
+        400
+    );
+    assert_eq!(create(json, "{}").0, 400);
+    let (status, _, body) = create(json, "{\"Image\":\"nosuch\",\"Cmd\":[\"x\"]}");
+    assert_eq!(status, 404, "{body}");
+    assert!(body.contains("No such image: nosuch:latest"), "{body}");
+    assert_eq!(daemon.get("/containers/nosuch/json").0, 404);
+    assert_eq!(daemon.get("/exec/nosuch/json").0, 404);
+    assert_eq!(daemon.get("/containers/json"), (200, "[]\n".into()));
+    let (status, body) = daemon.get("/containers/json?filters=%7B%22no%22%3A%5B%22x%22%5D%7D");
+    assert_eq!(
+        (status, body.as_str()),
+        (400, "{\"message\":\"invalid filter 'no'\"}\n")
+    );
+    assert_eq!(daemon.get("/services").0, 503);
+    assert_eq!(daemon.get("/plugins"), (200, "[]\n".into()));
+    let (status, body) = daemon.get("/info");
+    assert_eq!(status, 200);
+    let info: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(info["LiveRestoreEnabled"], true, "{info}");
+}
+
+#[test]
+fn the_control_service_shares_the_socket() {
+    let daemon = Daemon::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let socket = daemon.socket();
+    let status = runtime.block_on(async {
+        let uri = format!("unix://{}", socket.display());
+        let channel = tonic::transport::Endpoint::from_shared(uri).unwrap();
+        let mut client = ControlClient::new(channel.connect().await.unwrap());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let status = client.status(StatusRequest {}).await.unwrap().into_inner();
+            if status.state() == State::Ready || Instant::now() > deadline {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    assert_eq!(status.state(), State::Ready);
+    assert_eq!(status.component, "dockerd-lite");
+    assert_eq!(status.pid, daemon.child.id());
+    assert_eq!(status.listen, [format!("unix://{}", socket.display())]);
+}
+
+#[test]
+fn nothing_of_another_daemon_is_taken() {
+    let daemon = Daemon::start();
+    let same_root = command(daemon.dir.path())
+        .arg("-H")
+        .arg("unix:///nonexistent/never")
+        .output()
+        .unwrap();
+    assert!(!same_root.status.success());
+    let other = tempfile::tempdir().unwrap();
+    let taken = format!("unix://{}", daemon.socket().display());
+    let same_socket = command(other.path()).arg("-H").arg(taken).output().unwrap();
+    assert!(!same_socket.status.success());
+    assert_eq!(daemon.get("/_ping").0, 200);
+}
+
+#[test]
+fn a_killed_daemon_comes_back_on_its_own_files() {
+    let mut daemon = Daemon::start();
+    daemon.child.kill().unwrap();
+    daemon.child.wait().unwrap();
+    assert!(daemon.socket().exists(), "a killed daemon cannot clean up");
+    daemon.child = command(daemon.dir.path()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while UnixStream::connect(daemon.socket()).is_err() {
+        assert!(Instant::now() < deadline, "the daemon does not come back");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(daemon.get("/containers/json").0, 200);
+}
