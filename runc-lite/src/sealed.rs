@@ -74,7 +74,10 @@ pub(crate) fn ensure() -> io::Result<()> {
             }
         }
         Some(mount) => {
-            let attr = MountAttr { set: NOEXEC, ..MountAttr::default() };
+            let attr = MountAttr {
+                set: NOEXEC,
+                ..MountAttr::default()
+            };
             if set_attr(&mount, false, &attr).is_ok() && is_fenced(&own) {
                 return Ok(());
             }
@@ -99,13 +102,24 @@ fn private_mount(own: &File) -> io::Result<OwnedFd> {
     // Not close-on-exec: the second execution needs it.
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_EMPTY_PATH;
     let mount = open_tree(own, "", flags)?;
-    set_attr(&mount, false, &MountAttr { set: RDONLY, ..MountAttr::default() })?;
+    set_attr(
+        &mount,
+        false,
+        &MountAttr {
+            set: RDONLY,
+            ..MountAttr::default()
+        },
+    )?;
     Ok(mount)
 }
 
 /// The mount we were executed from, if this is the second execution.
 fn handed_over() -> Option<OwnedFd> {
-    let number = std::env::var(HANDOVER).ok()?.parse().ok().filter(|n| *n > 2)?;
+    let number = std::env::var(HANDOVER)
+        .ok()?
+        .parse()
+        .ok()
+        .filter(|n| *n > 2)?;
     let mount = inherited(number).ok()?;
     let own = std::fs::metadata("/proc/self/exe").ok()?;
     let that = rustix::fs::fstat(mount.as_fd()).ok()?;
@@ -127,7 +141,11 @@ fn execute(fd: &OwnedFd, handover: Option<i32>) -> io::Result<io::Error> {
     if let Some(number) = handover {
         env.push(format!("{HANDOVER}={number}").into_bytes());
     }
-    Ok(execve_fd(fd.as_raw_fd(), &ExecArrays::new(&args)?, &ExecArrays::new(&env)?))
+    Ok(execve_fd(
+        fd.as_raw_fd(),
+        &ExecArrays::new(&args)?,
+        &ExecArrays::new(&env)?,
+    ))
 }
 
 fn sealed_copy(own: &File) -> io::Result<File> {
@@ -142,7 +160,11 @@ fn sealed_copy(own: &File) -> io::Result<File> {
     let mut left = usize::try_from(own.metadata()?.len()).map_err(io::Error::other)?;
     while left > 0 {
         match rustix::fs::sendfile(&fd, own, None, left)? {
-            0 => return Err(io::Error::other("the runtime's binary shrank while it was copied")),
+            0 => {
+                return Err(io::Error::other(
+                    "the runtime's binary shrank while it was copied",
+                ));
+            }
             n => left -= n,
         }
     }
@@ -160,7 +182,10 @@ mod tests {
         let own = File::open("/proc/self/exe").unwrap();
         assert!(!is_sealed(&own) && !is_fenced(&own));
         let mut copy = sealed_copy(&own).unwrap();
-        assert_eq!(copy.metadata().unwrap().len(), own.metadata().unwrap().len());
+        assert_eq!(
+            copy.metadata().unwrap().len(),
+            own.metadata().unwrap().len()
+        );
         assert!(is_sealed(&copy));
         assert!(copy.write_all(b"x").is_err());
     }
