@@ -104,6 +104,7 @@ async fn each(
 #[derive(Debug)]
 struct Screen {
     terminal: bool,
+    columns: u16,
     /// The line of each id, counted from the top.
     lines: HashMap<String, usize>,
 }
@@ -112,6 +113,7 @@ impl Screen {
     fn new(terminal: bool) -> Screen {
         Screen {
             terminal,
+            columns: terminal::size().map_or(0, |(_, columns)| columns),
             lines: HashMap::new(),
         }
     }
@@ -137,7 +139,7 @@ impl Screen {
             return if moving { String::new() } else { text + "\n" };
         }
         if let Some(detail) = line.progress_detail.as_ref().filter(|_| moving) {
-            let _ = write!(text, " {}", bar(detail));
+            let _ = write!(text, " {}", bar(detail, self.columns));
         }
         // A step without moving parts, such as "Pulling from", starts below all lines.
         if line.id.is_empty() || line.progress_detail.is_none() {
@@ -158,21 +160,27 @@ impl Screen {
     }
 }
 
-/// `[====>    ]  1.2MB/3MB`, as wide as the terminal has room for.
-fn bar(detail: &ProgressDetail) -> String {
+/// Terminals must be wider than this to show a bar: a line that wraps could not be written over.
+const ROOM_FOR_A_BAR: u16 = 110;
+
+/// `[====>    ]  1.2MB/3MB`, or only the sizes where there is no room.
+fn bar(detail: &ProgressDetail, columns: u16) -> String {
     const WIDTH: i64 = 50;
     let (current, total) = (detail.current.max(0), detail.total);
     if total <= 0 {
         return format!("{:>8}", bytes_1000(current as f64));
     }
-    let filled = (current.min(total) * WIDTH / total) as usize;
-    let mut out = String::from("[");
-    out.extend(std::iter::repeat_n('=', filled));
-    if filled < WIDTH as usize {
-        out.push('>');
-        out.extend(std::iter::repeat_n(' ', WIDTH as usize - filled - 1));
+    let mut out = String::new();
+    if columns > ROOM_FOR_A_BAR {
+        let filled = (current.min(total) * WIDTH / total) as usize;
+        out.push('[');
+        out.extend(std::iter::repeat_n('=', filled));
+        if filled < WIDTH as usize {
+            out.push('>');
+            out.extend(std::iter::repeat_n(' ', WIDTH as usize - filled - 1));
+        }
+        out += "] ";
     }
-    out.push(']');
     if detail.hide_counts {
         return out;
     }
@@ -180,7 +188,7 @@ fn bar(detail: &ProgressDetail) -> String {
         "" => (bytes_1000(current as f64), bytes_1000(total as f64)),
         units => (current.to_string(), format!("{total} {units}")),
     };
-    format!("{out}  {current:>8}/{total}")
+    format!("{out}{current:>8}/{total}")
 }
 
 #[cfg(test)]
@@ -216,6 +224,7 @@ mod tests {
     #[test]
     fn on_a_terminal_each_layer_has_a_line() {
         let mut screen = Screen::new(true);
+        screen.columns = 120;
         assert_eq!(
             screen.draw(&line(
                 r#"{"status":"Waiting","progressDetail":{},"id":"a"}"#
@@ -248,12 +257,13 @@ mod tests {
             total: 2,
             ..ProgressDetail::default()
         };
-        assert_eq!(bar(&half).find(']'), Some(51));
+        assert_eq!(bar(&half, 120).find(']'), Some(51));
         let odd = ProgressDetail {
             current: 9,
             total: 2,
             ..ProgressDetail::default()
         };
-        assert!(bar(&odd).contains(&"=".repeat(50)));
+        assert_eq!(bar(&half, 80), "      1B/2B");
+        assert!(bar(&odd, 120).contains(&"=".repeat(50)));
     }
 }
