@@ -252,6 +252,11 @@ impl V1 {
             if pids.is_empty() {
                 return Ok(());
             }
+            // A hybrid machine can kill all at once, forks under way included. Who is
+            // not in that hierarchy is found below.
+            if let Some(dir) = self.dir("").filter(|_| attempt == 0) {
+                let _ = dir.write_if_there("cgroup.kill", "1");
+            }
             if let Some(dir) = freezer.filter(|_| attempt > 0) {
                 // Best effort: killing works on running ones as well.
                 let _ = freezer::freeze(dir);

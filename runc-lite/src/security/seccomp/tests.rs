@@ -396,6 +396,7 @@ fn a_large_profile_is_small_and_quick() {
     let start = std::time::Instant::now();
     let program = compile(&profile).unwrap();
     let took = start.elapsed();
+    eprintln!("{} instructions in {took:?}", program.insns.len());
     assert!(
         program.insns.len() < 300,
         "{} instructions",
