@@ -2,16 +2,22 @@
 
 use std::process::Command;
 
+fn git(args: &[&str]) -> Option<String> {
+    let out = Command::new("git").args(args).output().ok()?;
+    let text = String::from_utf8(out.stdout).ok()?.trim().to_owned();
+    (out.status.success() && !text.is_empty()).then_some(text)
+}
+
 fn main() {
-    println!("cargo:rerun-if-changed=../.git/HEAD");
-    println!("cargo:rerun-if-env-changed=DOCKER_LITE_COMMIT");
-    let commit = std::env::var("DOCKER_LITE_COMMIT").ok().or_else(|| {
-        let out = Command::new("git")
-            .args(["rev-parse", "--short=12", "HEAD"])
-            .output()
-            .ok()?;
-        let text = String::from_utf8(out.stdout).ok()?;
-        out.status.success().then(|| text.trim().to_owned())
-    });
-    println!("cargo:rustc-env=SHIM_COMMIT={}", commit.unwrap_or_default());
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=DOCKER_LITE_COMMIT");
+    if let Some(directory) = git(&["rev-parse", "--absolute-git-dir"]) {
+        println!("cargo::rerun-if-changed={directory}/logs/HEAD");
+    }
+    let given = std::env::var("DOCKER_LITE_COMMIT").ok();
+    let commit = given.or_else(|| git(&["rev-parse", "--short=12", "HEAD"]));
+    println!(
+        "cargo::rustc-env=SHIM_COMMIT={}",
+        commit.unwrap_or_default()
+    );
 }

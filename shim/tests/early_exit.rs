@@ -140,3 +140,73 @@ async fn a_refusing_runtime_is_quoted_and_leaves_nothing() {
         ErrorKind::AlreadyExists
     );
 }
+
+/// Memory and descriptors of the shim: kilobytes of its own, number open.
+fn cost(pid: u32) -> (u64, usize) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|l| l.starts_with("RssAnon")).unwrap();
+    let resident = line
+        .split_ascii_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .count();
+    (resident, open)
+}
+
+/// Long: 2000 execs with a log each, half of them attached to by clients that leave; run with `--ignored`.
+#[tokio::test]
+#[ignore = "takes a minute; part of the drill"]
+async fn a_storm_of_execs_leaves_nothing_behind() {
+    let mut stack = Stack::new();
+    stack.daemon_up().await; // else the exits would be kept
+    let task = stack.container("c1", "exec sleep 1000").await;
+    task.create("", "", "").await.unwrap();
+    task.start("").await.unwrap();
+    let shim = task.shim_pid().await;
+    let mut first = None;
+    for round in 0..250u32 {
+        let one = async |n: u32| {
+            let id = format!("e{round}-{n}");
+            let socket = stack.folder.path().join(format!("{n}.sock"));
+            let uri = format!("attach://{}", socket.display());
+            task.exec(&id, "echo some output; exit 5", "", &uri)
+                .await
+                .unwrap();
+            let attached =
+                (n % 2 == 0).then(|| std::os::unix::net::UnixStream::connect(&socket).unwrap());
+            task.start(&id).await.unwrap();
+            drop(attached);
+            assert_eq!(task.wait(&id).await.unwrap(), 5);
+            task.delete(&id).await.unwrap();
+        };
+        tokio::join!(
+            one(0),
+            one(1),
+            one(2),
+            one(3),
+            one(4),
+            one(5),
+            one(6),
+            one(7)
+        );
+        if round % 50 == 25 {
+            println!("round {round}: {:?}", cost(shim));
+        }
+        if round == 25 {
+            first = Some(cost(shim));
+        }
+    }
+    let (before, after) = (first.unwrap(), cost(shim));
+    println!(
+        "resident {} -> {} kB, open {} -> {}",
+        before.0, after.0, before.1, after.1
+    );
+    assert!(
+        after.0 < before.0 + 512 && after.1 <= before.1 + 2,
+        "{before:?} {after:?}"
+    );
+}

@@ -103,3 +103,40 @@ async fn a_container_without_its_own_pids_is_killed_with_its_init() {
     assert_eq!(task.wait("").await.unwrap(), 6);
     assert_eq!(stack.told.wait_for(3).await[2], "/tasks/exit c1=6");
 }
+
+/// Bundles as released shims left them. A shim may outlive many versions of this program: what it wrote must be understood.
+#[tokio::test]
+async fn bundles_of_released_shims_are_understood() {
+    let stack = Stack::new();
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    for release in std::fs::read_dir(fixtures).unwrap() {
+        let release = release.unwrap().path();
+        let id = release
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .replace('.', "-");
+        let bundle = stack.make_bundle(&id, "", "{}");
+        for file in std::fs::read_dir(&release).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), bundle.join(file.file_name())).unwrap();
+        }
+        let output = stack.run_shim(&id, &["delete"], b"");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let response = DeleteResponse::decode(output.stdout.as_slice()).unwrap();
+        assert_eq!((response.pid, response.exit_status), (4_194_000, 5));
+        assert_eq!(response.exited_at.unwrap().seconds, 1_795_496_737);
+        std::fs::remove_file(bundle.join("exit.json")).unwrap();
+        let output = stack.run_shim(&id, &["delete"], b"");
+        assert_eq!(
+            DeleteResponse::decode(output.stdout.as_slice())
+                .unwrap()
+                .exit_status,
+            137
+        );
+    }
+}
