@@ -23,9 +23,7 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Other names of AUFS's own.
 const RESERVED: &[u8] = b".wh..wh.";
-/// Bytes that stay free on the disk.
-const RESERVE: u64 = 16 << 20;
-/// Written bytes (an entry counts as some) between two looks at the disk.
+/// Written bytes (an entry counts as some) between two looks at the disk; as many stay free at least.
 const LOOK: u64 = 16 << 20;
 const ENTRY: u64 = 4096;
 
@@ -38,6 +36,7 @@ pub(super) struct Extractor {
     directories: Vec<(PathBuf, Timestamps)>,
     buffer: Vec<u8>,
     unlooked: u64,
+    look: u64,
     attributes: Attributes,
 }
 
@@ -52,6 +51,7 @@ impl Extractor {
             directories: Vec::new(),
             buffer: vec![0; 128 << 10],
             unlooked: LOOK,
+            look: LOOK,
             attributes: Attributes::default(),
         })
     }
@@ -118,14 +118,16 @@ impl Extractor {
     /// Looks at the free space now and then: a layer must not fill the disk.
     fn reserve(&mut self, path: &Path, bytes: u64) -> Result<(), DiffError> {
         self.unlooked = self.unlooked.saturating_add(bytes);
-        if self.unlooked < LOOK {
+        if self.unlooked < self.look {
             return Ok(());
         }
         self.unlooked = 0;
         let stat =
             rustix::fs::fstatvfs(&*self.root.top().fd).map_err(io("look at the disk for", path))?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        if free < RESERVE + LOOK {
+        let [free, all] = [stat.f_bavail, stat.f_blocks].map(|n| n.saturating_mul(stat.f_frsize));
+        // On a small disk a part of it, so that small layers still go there.
+        self.look = LOOK.min(all / 64).max(1 << 16);
+        if free < 2 * self.look {
             return Err(DiffError::DiskFull {
                 path: path.display().to_string(),
                 free,
