@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use proto::engine::{ContainerSummary, SummaryHostConfig, SummaryNetworks};
+use regex::Regex;
 
 use super::state::State;
 use super::{Handle, Record};
@@ -54,6 +55,7 @@ pub(crate) struct Wanted {
 pub(crate) async fn list(app: &App, wanted: &Wanted) -> Result<Vec<ContainerSummary>> {
     let filters = &wanted.filters;
     check(filters)?;
+    let patterns = names(filters)?;
     let ancestors = ancestors(app, filters).await?;
     let bound = |key: &str| -> Result<Option<i128>> {
         let Some(reference) = filters.get(key).next() else {
@@ -74,6 +76,7 @@ pub(crate) async fn list(app: &App, wanted: &Wanted) -> Result<Vec<ContainerSumm
             && ancestors
                 .as_ref()
                 .is_none_or(|ids| ids.contains(&record.image))
+            && is_named(&patterns, &record.name)
             && matches(app, filters, &record);
         if good {
             found.push((moment, handle));
@@ -130,7 +133,6 @@ async fn ancestors(app: &App, filters: &Filters) -> Result<Option<BTreeSet<Strin
 }
 
 fn matches(app: &App, filters: &Filters, record: &Record) -> bool {
-    let name = format!("/{}", record.name);
     let exited = match &record.state {
         State::Exited(exited) => Some(exited.code.to_string()),
         _ => None,
@@ -142,7 +144,6 @@ fn matches(app: &App, filters: &Filters, record: &Record) -> bool {
     filters.any("status", |status| status == record.state.word())
         && filters.any("exited", |code| exited.as_deref() == Some(code))
         && filters.any("id", |id| record.id.starts_with(id))
-        && filters.any("name", |wanted| name_matches(wanted, &name))
         && filters.labels("label", &record.config.labels)
         && filters.any("network", |wanted| {
             networks().any(|network| network == wanted)
@@ -160,24 +161,21 @@ fn matches(app: &App, filters: &Filters, record: &Record) -> bool {
         && filters.any("isolation", |_| true)
 }
 
-/// Docker takes a name filter for a regular expression. Of those only the usual ones: anchors, and words in between.
-fn name_matches(wanted: &str, name: &str) -> bool {
-    let bare = name.strip_prefix('/').unwrap_or(name);
-    let (start, rest) = match wanted.strip_prefix('^') {
-        Some(rest) => (true, rest),
-        None => (false, wanted),
-    };
-    let (end, word) = match rest.strip_suffix('$') {
-        Some(word) => (true, word),
-        None => (false, rest),
-    };
-    let word = word.strip_prefix('/').unwrap_or(word).replace('\\', "");
-    match (start, end) {
-        (true, true) => bare == word,
-        (true, false) => bare.starts_with(&word),
-        (false, true) => bare.ends_with(&word),
-        (false, false) => bare.contains(&word),
-    }
+/// The patterns of the name filter. Docker matches each against the name with its slash and without.
+fn names(filters: &Filters) -> Result<Vec<Regex>> {
+    let bad = |pattern: &str| Error::invalid(format!("invalid filter 'name={pattern}'"));
+    let patterns = filters.get("name");
+    patterns
+        .map(|pattern| Regex::new(pattern).map_err(|_| bad(pattern)))
+        .collect()
+}
+
+fn is_named(patterns: &[Regex], name: &str) -> bool {
+    let with_slash = format!("/{name}");
+    patterns.is_empty()
+        || patterns
+            .iter()
+            .any(|pattern| pattern.is_match(name) || pattern.is_match(&with_slash))
 }
 
 fn exposes(record: &Record, wanted: &str) -> bool {
@@ -231,15 +229,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names() {
+    fn name_patterns() {
         for (wanted, name, good) in [
-            ("web", "/my-web-1", true),
-            ("^web", "/my-web", false),
-            ("^/web$", "/web", true),
-            ("^web$", "/web1", false),
-            ("1$", "/web1", true),
+            ("web", "my-web-1", true),
+            ("^web", "my-web", false),
+            ("^/web$", "web", true),
+            ("^web$", "web1", false),
+            ("^/?web", "web1", true),
+            ("1$", "web1", true),
         ] {
-            assert_eq!(name_matches(wanted, name), good, "{wanted} {name}");
+            let filters = Filters::parse(&format!("{{\"name\":[\"{wanted}\"]}}")).unwrap();
+            let patterns = names(&filters).unwrap();
+            assert_eq!(is_named(&patterns, name), good, "{wanted} {name}");
         }
+        assert!(names(&Filters::parse(r#"{"name":["("]}"#).unwrap()).is_err());
     }
 }
