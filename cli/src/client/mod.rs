@@ -109,6 +109,11 @@ impl Client {
             .unversioned()
             .send_unchecked()
             .await?;
+        let answer = match answer.status() {
+            200 => answer,
+            // The first daemons, and some proxies before newer ones, know no HEAD.
+            _ => self.get("/_ping").unversioned().send_unchecked().await?,
+        };
         let own = proto::engine::API_VERSION;
         let version = match (&self.pinned, answer.header("Api-Version")) {
             (Some(pinned), _) => pinned.trim_start_matches('v').to_string(),

@@ -2,10 +2,11 @@
 //!
 //! It also remembers what it was asked, so that a test can look at the order of requests.
 
+#![allow(dead_code, reason = "no test needs all of it")]
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +16,7 @@ pub(crate) struct Reply {
     status: &'static str,
     headers: String,
     body: Vec<u8>,
+    held: bool,
 }
 
 /// A JSON answer.
@@ -23,6 +25,7 @@ pub(crate) fn json(status: &'static str, body: &str) -> Reply {
         status,
         headers: "Content-Type: application/json\r\n".into(),
         body: body.into(),
+        held: false,
     }
 }
 
@@ -33,6 +36,26 @@ pub(crate) fn hijacked(body: &[u8]) -> Reply {
         status: "101 UPGRADED",
         headers,
         body: body.into(),
+        held: false,
+    }
+}
+
+/// The connection changes hands and stays open until the client closes its side.
+pub(crate) fn held(body: &[u8]) -> Reply {
+    Reply {
+        held: true,
+        ..hijacked(body)
+    }
+}
+
+/// The answer begins at once and never ends.
+pub(crate) fn endless() -> Reply {
+    let headers = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n".into();
+    Reply {
+        status: "200 OK",
+        headers,
+        body: Vec::new(),
+        held: true,
     }
 }
 
@@ -81,15 +104,22 @@ impl FakeDaemon {
         self.asked.lock().unwrap().clone()
     }
 
-    /// Runs docker-lite against this daemon.
-    pub(crate) fn run(&self, args: &[&str], stdin: &str) -> Output {
-        let config: PathBuf = self.dir.path().join("config");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_docker-lite"))
+    /// A docker-lite for this daemon, not started yet.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_docker-lite"));
+        command
             .args(["-H", &self.host()])
             .args(args)
             .env_clear()
             .env("HOME", self.dir.path())
-            .env("DOCKER_CONFIG", config)
+            .env("DOCKER_CONFIG", self.dir.path().join("config"));
+        command
+    }
+
+    /// Runs docker-lite against this daemon.
+    pub(crate) fn run(&self, args: &[&str], stdin: &str) -> Output {
+        let mut child = self
+            .command(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -144,11 +174,12 @@ fn serve(stream: UnixStream, replies: &HashMap<String, Reply>, log: &Mutex<Vec<S
             status: "200 OK",
             headers: "Api-Version: 1.53\r\n".into(),
             body: Vec::new(),
+            held: false,
         },
         None => json("404 Not Found", r#"{"message":"page not found"}"#),
     };
     let mut out = format!("HTTP/1.1 {}\r\n{}", reply.status, reply.headers).into_bytes();
-    if !reply.status.starts_with("101") && !reply.status.starts_with("204") {
+    if !reply.held && !reply.status.starts_with("101") && !reply.status.starts_with("204") {
         out.extend(format!("Content-Length: {}\r\n", reply.body.len()).into_bytes());
     }
     out.extend(b"\r\n");
@@ -158,6 +189,9 @@ fn serve(stream: UnixStream, replies: &HashMap<String, Reply>, log: &Mutex<Vec<S
     let mut stream = stream;
     // A client that has gone is the test's business, not the daemon's.
     let _ = stream.write_all(&out);
+    if reply.held {
+        let _ = std::io::copy(&mut reader, &mut std::io::sink());
+    }
     let _ = stream.shutdown(std::net::Shutdown::Write);
 }
 
