@@ -176,8 +176,9 @@ async fn a_storm_of_execs_leaves_nothing_behind() {
             task.exec(&id, "echo some output; exit 5", "", &uri)
                 .await
                 .unwrap();
-            let attached =
-                (n % 2 == 0).then(|| std::os::unix::net::UnixStream::connect(&socket).unwrap());
+            let attached = n
+                .is_multiple_of(2)
+                .then(|| std::os::unix::net::UnixStream::connect(&socket).unwrap());
             task.start(&id).await.unwrap();
             drop(attached);
             assert_eq!(task.wait(&id).await.unwrap(), 5);
