@@ -1,13 +1,10 @@
 //! Who we are: the version and the commit this was built from.
 
-/// Version that clients are told. The real daemon's clients compare it, so it names the API level we follow.
+/// Version that clients are told.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Commit of the build, or empty.
-pub(crate) const REVISION: &str = match option_env!("LITE_REVISION") {
-    Some(revision) => revision,
-    None => "",
-};
+pub(crate) const REVISION: &str = env!("GIT_COMMIT");
 
 /// The line that `--version` prints, in the real daemon's order: program, package, version, revision.
 pub(crate) fn line() -> String {

@@ -199,3 +199,58 @@ async fn exit_records_are_kept_until_deleted() {
     store.exits().delete_all("ns", "c").await.unwrap();
     assert!(store.exits().all().unwrap().is_empty());
 }
+
+/// A database of the first release, with a column that a later one has added.
+#[tokio::test]
+async fn the_frozen_database_opens_and_keeps_what_it_does_not_know() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.db");
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    raw.execute_batch(include_str!("fixture-0.1.0.sql"))
+        .unwrap();
+    raw.execute_batch(
+        "ALTER TABLE containers ADD COLUMN later TEXT; UPDATE containers SET later = 'kept'",
+    )
+    .unwrap();
+    let store = Store::open(&path).unwrap();
+    let container = store.containers().get("default", "c1").unwrap();
+    assert_eq!(container.labels["k.with.dots"], "v");
+    assert_eq!(container.snapshot_key, "c1");
+    assert_eq!(container.spec.unwrap().value, b"{}");
+    let image = store.images().list("default").unwrap().remove(0);
+    let target = store
+        .content()
+        .get("default", &image.target.digest)
+        .unwrap();
+    assert_eq!(target.size, image.target.size);
+    let (active, parents) = store.snapshots("overlayfs").chain("default", "c1").unwrap();
+    assert_eq!((active.id, parents), (3, vec![2, 1]));
+    assert_eq!(
+        store.leases().resources("default", "kept").unwrap().len(),
+        1
+    );
+    assert_eq!(store.exits().all().unwrap()[0].1.status, 137);
+    assert!(
+        store
+            .content()
+            .ingest("default", "a ref")
+            .unwrap()
+            .is_some()
+    );
+    assert_eq!(store.uuid().unwrap().len(), 36);
+
+    let new = Container {
+        id: "c1".into(),
+        image: "other".into(),
+        ..Container::default()
+    };
+    store
+        .containers()
+        .update("default", new, vec!["image".into()])
+        .await
+        .unwrap();
+    let later: String = raw
+        .query_row("SELECT later FROM containers", [], |r| r.get(0))
+        .unwrap();
+    assert_eq!(later, "kept");
+}
