@@ -7,12 +7,14 @@ pub(crate) mod absent;
 pub(crate) mod archive;
 pub(crate) mod containers;
 pub(crate) mod control;
+pub(crate) mod disk;
 pub(crate) mod error;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod hijack;
 pub(crate) mod images;
 pub(crate) mod networks;
+pub(crate) mod registry;
 pub(crate) mod request;
 pub(crate) mod system;
 pub(crate) mod volumes;
@@ -42,6 +44,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(containers::routes())
         .merge(exec::routes())
         .merge(images::routes())
+        .merge(registry::routes())
+        .merge(disk::routes())
         .merge(volumes::routes())
         .merge(networks::routes())
         .merge(archive::routes())

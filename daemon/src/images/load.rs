@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::blob::{self, DOCUMENT};
 use super::ingest::{Ingest, LeaseGuard};
-use super::manifest::{Document, ImageFile, OCI_INDEX, OCI_LAYER, Platform};
+use super::manifest::{Document, ImageFile, OCI_INDEX, OCI_LAYER};
 use super::progress::Progress;
 use super::reference::{Reference, is_digest};
 use super::tarball::{BodyReader, Compression, broken};
@@ -431,7 +431,7 @@ async fn adopt(leased: &Backend, contents: &Contents, entry: &Descriptor) -> Res
         return label(leased, contents, entry, document).await;
     };
     let mut here = Vec::new();
-    for child in index.manifests() {
+    for (n, child) in index.manifests().iter().enumerate() {
         let digest = child.digest().to_string();
         if contents.blob(&digest).is_none() {
             continue;
@@ -439,20 +439,15 @@ async fn adopt(leased: &Backend, contents: &Contents, entry: &Descriptor) -> Res
         let document = read(leased, contents, child).await?;
         if let Document::Manifest(_) = &document {
             label(leased, contents, child, document).await?;
-            here.push(digest);
+            here.push((n, digest));
         }
     }
-    let host = Platform::host();
-    if !host
-        .choose(&index)
-        .iter()
-        .any(|child| here.contains(&child.digest().to_string()))
-    {
-        return Err(Error::not_found(format!(
-            "the archive has no image for {host}"
-        )));
+    if here.is_empty() {
+        return Err(Error::invalid(
+            "invalid archive: it holds none of the manifests of its index",
+        ));
     }
-    let labels = write::index_labels(here.iter().map(String::as_str));
+    let labels = write::index_labels(here.iter().map(|(n, digest)| (*n, digest.as_str())));
     blob::label(leased, entry.digest().as_ref(), labels).await
 }
 

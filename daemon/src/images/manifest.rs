@@ -35,7 +35,7 @@ const MAX_LAYERS: usize = 500;
 #[derive(Debug, Clone)]
 pub(crate) enum Document {
     /// Manifests by platform.
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
     /// One image.
     Manifest(Box<ImageManifest>),
 }
@@ -67,7 +67,8 @@ impl Document {
             ));
         }
         if is_index {
-            return Ok(Self::Index(serde_json::from_value(value).map_err(wrong)?));
+            let index: ImageIndex = serde_json::from_value(value).map_err(wrong)?;
+            return Ok(Self::Index(Box::new(index)));
         }
         let manifest: ImageManifest = serde_json::from_value(value).map_err(wrong)?;
         if manifest.layers().len() > MAX_LAYERS {

@@ -268,7 +268,7 @@ impl Images {
     }
 }
 
-/// Reads an image's documents, choosing the manifest that `platform` runs and that containerd has.
+/// Reads an image's documents. Of an index, the manifest that `platform` runs is taken, if containerd has it.
 pub(crate) async fn read_image(
     backend: &Backend,
     target: types::Descriptor,

@@ -325,7 +325,7 @@ mod tests {
             Err(ReferenceError::LooksLikeId(_))
         ));
         assert!(matches!(
-            Reference::parse(&"a/".repeat(130).trim_end_matches('/').to_owned()),
+            Reference::parse("a/".repeat(130).trim_end_matches("/")),
             Err(ReferenceError::TooLong)
         ));
     }

@@ -11,7 +11,7 @@ use proto::engine::{ImageDeleteItem, ImagesPruned};
 
 use super::list::Group;
 use super::reference::Reference;
-use super::{DANGLING, Images, no_such, short};
+use super::{DANGLING, Images, short};
 use crate::api::request::Filters;
 use crate::error::{Error, Result};
 
@@ -186,15 +186,6 @@ impl Images {
         }
         pruned.images_deleted = (!items.is_empty()).then_some(items);
         Ok(pruned)
-    }
-
-    /// The image that an id means, or Docker's error for a missing one.
-    pub(crate) async fn must_exist(&self, id: &str) -> Result<()> {
-        match self.resolve(id).await {
-            Ok(_) => Ok(()),
-            Err(e) if e.is_not_found() => Err(no_such(id)),
-            Err(e) => Err(e),
-        }
     }
 }
 

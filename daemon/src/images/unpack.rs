@@ -116,7 +116,6 @@ async fn commit(backend: &Backend, key: &str, chain: &str) -> Result<bool> {
         name: chain.to_owned(),
         key: key.to_owned(),
         labels: Labels::from([("containerd.io/snapshot.ref".into(), chain.to_owned())]),
-        ..CommitSnapshotRequest::default()
     };
     match within(QUICK, backend.snapshots().commit(request)).await {
         Ok(_) => Ok(true),

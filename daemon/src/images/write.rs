@@ -26,10 +26,10 @@ pub(crate) fn manifest_labels(manifest: &ImageManifest) -> Labels {
     labels
 }
 
-/// Labels of an index: the manifests that are here are kept as long as it is.
-pub(crate) fn index_labels<'a>(manifests: impl Iterator<Item = &'a str>) -> Labels {
+/// Labels of an index: the manifests that are here are kept as long as it is. Each goes by its position, so that those of
+/// another platform, which came earlier, keep theirs.
+pub(crate) fn index_labels<'a>(manifests: impl Iterator<Item = (usize, &'a str)>) -> Labels {
     manifests
-        .enumerate()
         .map(|(n, digest)| {
             (
                 format!("containerd.io/gc.ref.content.m.{n}"),
@@ -109,11 +109,14 @@ impl Images {
         let before = self.by_name(name).await.ok().flatten();
         if let Some(before) = &before {
             if before.image.target.digest == target.digest {
+                super::lock(&self.known).remove(&target.digest);
                 return Ok(());
             }
             // First the new name for the old image: a crash between leaves one name too many, never one too few.
             self.keep_dangling(before).await?;
         }
+        // An index may have got a manifest that suits better than the one remembered.
+        super::lock(&self.known).remove(&target.digest);
         self.point(name, target).await?;
         self.drop_dangling(&target.digest).await
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Mount, MountBuilder};
 use proto::engine::{EndpointSettings, HostConfig, NetworkSettings, NetworkingConfig};
+use proto::error::ErrorKind;
 
 use super::{BRIDGE, Mode, Wanted};
 use crate::App;
@@ -34,22 +35,27 @@ pub(crate) fn wanted(
     mac: &str,
     asked: Option<NetworkingConfig>,
 ) -> Result<BTreeMap<String, EndpointSettings>> {
-    let mode = app.network.mode(host)?;
+    // A client takes "not found" for a missing image and pulls it.
+    let invalid = |e: Error| match e.is_not_found() {
+        true => e.with_kind(ErrorKind::InvalidArgument),
+        false => e,
+    };
+    let mode = app.network.mode(host).map_err(invalid)?;
     host.network_mode = match &mode {
         Mode::None => "none".into(),
         Mode::Host => "host".into(),
         Mode::Bridge => BRIDGE.into(),
         Mode::Container(other) => {
             // By id, for names change.
-            let id = app.containers.find(other)?.id().to_owned();
-            format!("container:{id}")
+            let other = app.containers.find(other).map_err(invalid)?;
+            format!("container:{}", other.id())
         }
     };
     let mut networks = BTreeMap::new();
     for (name, settings) in asked.unwrap_or_default().endpoints_config {
         let name = match name.as_str() {
             "default" => host.network_mode.clone(),
-            _ => app.network.find(&name)?.to_owned(),
+            _ => app.network.find(&name).map_err(invalid)?.to_owned(),
         };
         networks.insert(name, settings.unwrap_or_default());
     }

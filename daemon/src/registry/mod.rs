@@ -9,6 +9,7 @@
 //!
 //! The wire is oci-client's; retries, resuming, mirrors with fallback and the progress are ours.
 
+mod ask;
 mod client;
 mod pull;
 mod push;

@@ -129,7 +129,12 @@ impl Pull {
                 let mut labels = write::manifest_labels(&manifest);
                 labels.extend(self.source());
                 self.store(&bytes_below, &child, &below, labels).await?;
-                let mut labels = write::index_labels([child.as_str()].into_iter());
+                let position = index
+                    .manifests()
+                    .iter()
+                    .position(|entry| entry.digest() == chosen.digest());
+                let below = position.map(|n| (n, child.as_str()));
+                let mut labels = write::index_labels(below.into_iter());
                 labels.extend(self.source());
                 self.store(bytes, digest, &media_type, labels).await
             }
@@ -391,7 +396,7 @@ fn ours(error: Error) -> Broken {
 }
 
 /// What a document says of itself; by its content if it says nothing.
-fn media_type(bytes: &[u8]) -> String {
+pub(super) fn media_type(bytes: &[u8]) -> String {
     use crate::images::manifest::{OCI_INDEX, OCI_MANIFEST};
     let value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
     let own = value.get("mediaType").and_then(serde_json::Value::as_str);

@@ -80,11 +80,6 @@ pub(crate) struct Pins {
 }
 
 impl Pins {
-    /// The volumes that were made for this container; to be removed if its creation fails.
-    pub(crate) fn made(&self) -> &[String] {
-        &self.made
-    }
-
     fn hold(&mut self, name: &str) {
         *lock(&self.counts).entry(name.to_owned()).or_default() += 1;
         self.names.push(name.to_owned());
@@ -527,7 +522,7 @@ mod tests {
         let pins = volumes.prepare(&mut good).await.unwrap();
         let nobody = |_: &str| Vec::new();
         assert!(volumes.remove("old", false, nobody).await.is_err());
-        assert_eq!(pins.made().len(), 1);
+        assert_eq!(pins.made.len(), 1);
         let pruned = volumes
             .prune(&Filters::default(), false, nobody)
             .await

@@ -1,0 +1,61 @@
+//! `/auth`, `/distribution` and `/images/search`: what is asked of a registry without pulling.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use axum::routing::{get, post};
+use proto::engine::{AuthConfig, AuthResponse};
+use serde_json::json;
+
+use super::{Json, ok};
+use crate::App;
+use crate::error::{Error, Result};
+use crate::images::reference::Reference;
+
+/// The routes of this noun.
+pub(crate) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/auth", post(auth))
+        .route("/distribution/{*rest}", get(distribution))
+        .route("/images/search", get(search))
+}
+
+async fn auth(
+    State(app): State<Arc<App>>,
+    Json(credentials): Json<AuthConfig>,
+) -> Result<Response> {
+    app.images.registries().login(&credentials).await?;
+    Ok(ok(&AuthResponse {
+        identity_token: String::new(),
+        status: "Login Succeeded".into(),
+    }))
+}
+
+async fn distribution(
+    State(app): State<Arc<App>>,
+    Path(rest): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let name = rest
+        .strip_suffix("/json")
+        .ok_or_else(|| Error::not_found("page not found"))?;
+    let reference = Reference::parse(name)
+        .map_err(|e| Error::invalid(e.to_string()))?
+        .or_latest();
+    let header = headers.get("x-registry-auth");
+    let credentials =
+        crate::registry::credentials(header.and_then(|h| h.to_str().ok()).unwrap_or(""))?;
+    let (descriptor, platforms) = app
+        .images
+        .registries()
+        .describe(&reference, &credentials)
+        .await?;
+    Ok(ok(&json!({"Descriptor": descriptor, "Platforms": platforms})))
+}
+
+async fn search() -> Error {
+    Error::unimplemented("searching a registry is not supported yet")
+}
