@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use proto::containerd::services::introspection::v1 as wire;
 use prost_types::Any;
+use proto::containerd::services::introspection::v1 as wire;
 use proto::containerd::types::{Platform, RuntimeRequest};
 use tonic::{Request, Response, Status};
 
