@@ -190,6 +190,13 @@ pub(crate) enum Said {
 }
 
 impl ParentEnd {
+    /// The descriptor's number. A forked child must close its copy: with it, it
+    /// would never see the end of file when the parent is gone.
+    pub(crate) fn number(&self) -> i32 {
+        use std::os::fd::AsRawFd as _;
+        self.0.as_raw_fd()
+    }
+
     /// The id maps are written.
     pub(crate) fn mapped(&self) -> Result<(), ChannelError> {
         send(self.0.as_fd(), &[MAPPED])

@@ -300,3 +300,29 @@ fn the_runtime_cannot_be_reached_through_proc_self_exe() {
     }
     assert!(before == std::fs::read(binary).unwrap());
 }
+
+#[test]
+fn cpus_and_sockets_are_handed_on() {
+    if !support::possible() {
+        return;
+    }
+    let mut b = Bundle::new("sleep 100");
+    b.config["process"]["execCPUAffinity"] = json!({"initial": "0", "final": "0"});
+    b.start();
+    let cpus = b
+        .exec("grep Cpus_allowed_list /proc/self/status")
+        .code(0)
+        .out;
+    assert_eq!(cpus.split_whitespace().nth(1), Some("0"), "{cpus}");
+    let line = format!(
+        "exec 3</dev/null; LISTEN_FDS=1 exec timeout 20 {} --root {} exec {} sh -c 'echo $LISTEN_FDS $LISTEN_PID; ls /proc/self/fd | wc -l'",
+        env!("CARGO_BIN_EXE_runc-lite"),
+        b.state_root().display(),
+        b.id
+    );
+    let output = std::process::Command::new("/bin/sh")
+        .args(["-c", &line])
+        .output()
+        .unwrap();
+    assert_eq!(support::Said::from(output).code(0).out, "1 1\n5\n");
+}

@@ -252,3 +252,32 @@ fn the_log_has_the_error_in_json_and_the_trace() {
     );
     assert!(line["time"].as_str().unwrap().ends_with('Z'));
 }
+
+#[test]
+fn a_killed_exec_leaves_no_process_that_never_became_the_program() {
+    if !support::possible() {
+        return;
+    }
+    let b = Bundle::new("sleep 100");
+    b.start();
+    let root = b.state_root();
+    for step in 0..30_u64 {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_runc-lite"))
+            .args(["--root", root.to_str().unwrap(), "exec", &b.id, "true"])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_micros(step * 300));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    // What had become `true` ends by itself, and what had not with its parent.
+    support::eventually(|| {
+        let pids = b.call(&["ps", "-f", "json", &b.id]).out;
+        match pids.matches(',').count() {
+            0 => Ok(()),
+            _ => Err(pids),
+        }
+    });
+    b.exec("true").code(0);
+}

@@ -183,3 +183,56 @@ fn mistakes_in_the_list() {
         "no user and group mappings",
     );
 }
+
+#[test]
+fn an_ordinary_user_runs_a_container() {
+    use std::os::unix::process::CommandExt as _;
+    const NOBODY: u32 = 65534;
+    if !support::possible() {
+        return;
+    }
+    let b = Bundle::new("true");
+    let said = b.call(&[
+        "spec",
+        "--rootless",
+        "--bundle",
+        b.rootfs().join("tmp").to_str().unwrap(),
+    ]);
+    said.code(0);
+    let path = b.rootfs().join("tmp/config.json");
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["process"]["terminal"] = false.into();
+    config["process"]["args"] = json!([
+        "sh",
+        "-c",
+        "id -u; cat /proc/self/uid_map; echo x > /dev/null && echo null"
+    ]);
+    for field in ["uidMappings", "gidMappings"] {
+        config["linux"][field] = json!([{"containerID": 0, "hostID": NOBODY, "size": 1}]);
+    }
+    std::fs::write(b.dir.path().join("config.json"), config.to_string()).unwrap();
+    // The binary may lie where only root comes.
+    let binary = b.dir.path().join("runc-lite");
+    std::fs::copy(env!("CARGO_BIN_EXE_runc-lite"), &binary).unwrap();
+    std::os::unix::fs::chown(b.dir.path().join("config.json"), Some(NOBODY), Some(NOBODY)).unwrap();
+    std::os::unix::fs::chown(b.dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = std::process::Command::new("timeout");
+        command
+            .arg("20")
+            .arg(&binary)
+            .arg("--root")
+            .arg(b.dir.path().join("own"))
+            .args(args);
+        command.current_dir(b.dir.path()).uid(NOBODY).gid(NOBODY);
+        support::run(command)
+    };
+    let said = run(&["run", "rootless"]).code(0);
+    assert!(
+        said.out.starts_with("0\n") && said.out.contains("65534") && said.out.ends_with("null\n"),
+        "{}",
+        said.out
+    );
+    assert!(run(&["list", "-q"]).code(0).out.is_empty());
+}

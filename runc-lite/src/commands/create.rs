@@ -42,6 +42,15 @@ pub(super) fn request<'a>(context: &Context, parsed: &'a Parsed, preserve_fds: u
     }
 }
 
+/// Tells the program of sockets handed over by the service manager: it does
+/// not see our environment.
+pub(crate) fn tell_activation(process: &mut crate::spec::Process) {
+    if let Ok(count) = std::env::var("LISTEN_FDS") {
+        process.env.push(format!("LISTEN_FDS={count}"));
+        process.env.push("LISTEN_PID=1".into());
+    }
+}
+
 /// How many descriptors after stdio the program gets: those of socket
 /// activation and those asked for. All others of our caller are closed to it.
 fn preserved_fds(parsed: &Parsed) -> Result<u32, CommandError> {

@@ -24,7 +24,8 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, CommandError
     let container = context.container(parsed)?;
     let target = running(&container, parsed.switch("ignore-paused"))?;
     let spec = container.spec()?;
-    let process = process_to_run(parsed, &spec)?;
+    let mut process = process_to_run(parsed, &spec)?;
+    super::tell_activation(&mut process);
     validate::check_process(&process)?;
     let program = spec
         .linux
@@ -54,6 +55,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, CommandError
         namespaces: container.state.namespaces,
         user_entered: !rustix::process::geteuid().is_root(),
         entry,
+        parents: vec![parent_end.number()],
         process: &process,
         seccomp: program.as_ref(),
         console,

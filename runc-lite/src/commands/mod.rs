@@ -34,6 +34,8 @@ use crate::security::seccomp::SeccompError;
 use crate::state::{State, StateDir, StateError, Status};
 use crate::validate::ValidateError;
 
+pub(crate) use create::tell_activation;
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {

@@ -170,7 +170,10 @@ impl Drop for Undo {
 /// program runs is known on return.
 pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
     let dir = StateDir::new(&request.root, request.id)?;
-    let bundle = Bundle::load(request.bundle)?;
+    let mut bundle = Bundle::load(request.bundle)?;
+    if let Some(process) = &mut bundle.spec.process {
+        crate::commands::tell_activation(process);
+    }
     let spec = &bundle.spec;
     let plan = Plan::from_spec(spec)?;
     validate::check(spec, &plan)?;
@@ -212,6 +215,10 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
     dir.write("config.json", &bundle.text)?;
 
     cgroup.create(&placement, limits)?;
+    // Ours from here on: whoever is found in it may be killed. Recorded before
+    // there is a process, so that one that outlives us for a moment is found.
+    state.cgroup = Some(cgroup.state());
+    dir.store(&state)?;
     let hierarchies = cgroup.mounts_for_container();
     let cgroup = undo.cgroup.insert(cgroup);
     let entry = cgroup.entry()?;
@@ -236,7 +243,13 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
         entry: &entry,
         idmaps: &idmaps,
         console,
-        lock: undo.lock.as_ref().map(LockGuard::number),
+        parents: undo
+            .lock
+            .as_ref()
+            .map(LockGuard::number)
+            .into_iter()
+            .chain([parent_end.number()])
+            .collect(),
         gate,
         first_private_fd: 3 + request.preserve_fds,
         no_pivot: request.no_pivot,

@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use super::{At as _, privileges, process};
+use super::{At as _, affinity, privileges, process};
 use crate::cgroup::Entry;
 use crate::channel::{ChildEnd, InitFailure, Stage};
 use crate::error::{Doing as _, StepError};
@@ -26,6 +26,8 @@ pub(crate) struct ExecJob<'a> {
     pub(crate) user_entered: bool,
     /// The way into the container's cgroup; empty if the parent sees to that.
     pub(crate) entry: Entry,
+    /// Descriptors that are the parent's alone: its end of the channel.
+    pub(crate) parents: Vec<i32>,
     /// The process to become.
     pub(crate) process: &'a Process,
     /// The container's filter.
@@ -85,11 +87,16 @@ pub(crate) fn run(job: &ExecJob<'_>, channel: &ChildEnd) -> ! {
 }
 
 fn steps(job: &ExecJob<'_>, channel: &ChildEnd) -> Result<std::convert::Infallible, InitFailure> {
+    super::close_parents(&job.parents);
+    let cpus = job.process.exec_cpu_affinity.as_ref();
+    affinity::apply(cpus.map_or("", |c| &c.initial)).at(Stage::Process)?;
     job.entry.enter().at(Stage::Process)?;
     sys::process::reset_signals().at(Stage::Process)?;
     sys::process::umask(0o022);
     // The cgroup namespace's root does not move, but limits should hold early.
     channel.wait_attached().at(Stage::Channel)?;
+    // Joining a cpuset has set the CPUs anew.
+    affinity::apply(cpus.map_or("", |c| &c.last)).at(Stage::Process)?;
     job.enter_all().at(Stage::Namespaces)?;
     rustix::process::setsid().at(Stage::Process)?;
     if let Some(socket) = &job.console {

@@ -5,6 +5,7 @@
 //! and ending at once: never through the exit handlers that belong to the parent.
 //! Each step of [`steps`] that could be misplaced says why it stands where it does.
 
+mod affinity;
 pub(crate) mod exec;
 pub(crate) mod gate;
 pub(crate) mod privileges;
@@ -46,8 +47,9 @@ pub(crate) struct InitJob<'a> {
     pub(crate) idmaps: &'a [(usize, OwnedFd)],
     /// Where the terminal goes.
     pub(crate) console: Option<OwnedFd>,
-    /// The parent's lock, to be let go of here.
-    pub(crate) lock: Option<i32>,
+    /// Descriptors that are the parent's alone: its lock, which our copy would
+    /// hold, and its end of the channel, whose end of file we would never see.
+    pub(crate) parents: Vec<i32>,
     /// What `start` opens; absent where the program runs at once.
     pub(crate) gate: Option<gate::Gate>,
     /// First descriptor that must not reach the program.
@@ -82,6 +84,14 @@ pub(crate) fn run(job: InitJob<'_>, channel: ChildEnd) -> ! {
     sys::exec::exit_now(1)
 }
 
+/// Lets go of our copies of descriptors that are the parent's alone.
+fn close_parents(numbers: &[i32]) {
+    for number in numbers {
+        // Taking it over drops it; one that is closed already is fine.
+        drop(sys::exec::inherited(*number));
+    }
+}
+
 /// The list. Before `Go` a failure is told on the channel, and this process ends.
 fn steps(job: &InitJob<'_>, channel: ChildEnd) -> Result<std::convert::Infallible, InitFailure> {
     match prepare(job, &channel) {
@@ -102,8 +112,7 @@ struct Prepared {
 }
 
 fn prepare(job: &InitJob<'_>, channel: &ChildEnd) -> Result<Prepared, InitFailure> {
-    // The lock is the parent's alone: our copy would hold it until execve.
-    drop(job.lock.map(sys::exec::inherited));
+    close_parents(&job.parents);
     let spec = job.spec;
     let process = spec
         .process
