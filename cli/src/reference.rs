@@ -55,14 +55,6 @@ impl Reference {
     pub(crate) fn tag_or_latest(&self) -> &str {
         self.tag.as_deref().unwrap_or("latest")
     }
-
-    /// The name without what Docker adds by itself.
-    pub(crate) fn familiar_name(&self) -> &str {
-        let short = self.name.strip_prefix("docker.io/");
-        short.map_or(&self.name, |short| {
-            short.strip_prefix("library/").unwrap_or(short)
-        })
-    }
 }
 
 /// Splits a name from its tag; the colon of a registry's port is none.
@@ -192,11 +184,6 @@ mod tests {
                 "{text}"
             );
         }
-        assert_eq!(
-            Reference::parse("busybox").unwrap().familiar_name(),
-            "busybox"
-        );
-        assert_eq!(Reference::parse("me/x").unwrap().familiar_name(), "me/x");
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
     };
     let repo = name
         .as_ref()
-        .map(Reference::familiar_name)
+        .map(|name| name.name.as_str())
         .unwrap_or_default();
     let tag = name
         .as_ref()

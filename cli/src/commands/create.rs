@@ -93,6 +93,7 @@ pub(crate) async fn create(
     body: &ContainerCreateBody,
 ) -> Result<String, Failure> {
     let id_file = IdFile::claim(&flags.cidfile)?;
+    let body = &for_version(session, body.clone()).await?;
     let image = body.config.image.as_str();
     let pull =
         async || super::pull::pull_for_run(session, image, &flags.platform, flags.quiet).await;
@@ -117,6 +118,23 @@ pub(crate) async fn create(
     }
     id_file.write(&created.id)?;
     Ok(created.id)
+}
+
+/// Leaves out what the daemon's version of the API has dropped.
+async fn for_version(
+    session: &Session,
+    mut body: ContainerCreateBody,
+) -> Result<ContainerCreateBody, Failure> {
+    if session.client.speaks("1.42").await?
+        && let Some(host) = &mut body.host_config
+    {
+        host.other.remove("KernelMemory");
+    }
+    if session.client.speaks("1.44").await? {
+        // It is a matter of the endpoint now.
+        body.config.mac_address.clear();
+    }
+    Ok(body)
 }
 
 fn image_is_missing(error: &ClientError) -> bool {

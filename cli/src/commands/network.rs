@@ -212,17 +212,15 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Outcome {
 }
 
 async fn connect(session: &Session, args: ConnectArgs) -> Outcome {
-    let addresses = !args.ip.is_empty() || !args.ip6.is_empty() || !args.link_local_ip.is_empty();
-    let some = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
     let endpoint = EndpointSettings {
-        ipam_config: addresses.then(|| EndpointIpam {
+        ipam_config: Some(EndpointIpam {
             ipv4_address: args.ip.clone(),
             ipv6_address: args.ip6.clone(),
             link_local_ips: args.link_local_ip.clone(),
         }),
-        links: some(&args.link),
-        aliases: some(&args.alias),
-        driver_opts: (!args.driver_opt.is_empty()).then(|| env::pairs(&args.driver_opt)),
+        links: (!args.link.is_empty()).then(|| args.link.clone()),
+        aliases: Some(args.alias.clone()),
+        driver_opts: Some(env::pairs(&args.driver_opt)),
         gw_priority: args.gw_priority,
         ..EndpointSettings::default()
     };

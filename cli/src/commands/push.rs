@@ -42,7 +42,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
     if !args.all_tags && image.is_name_only() && !args.quiet {
         print(&format!("Using default tag: {tag}\n"))?;
     }
-    let name = image.familiar_name();
+    let name = image.name.as_str();
     let mut request = session
         .client
         .post(&format!("/images/{}/push", escape_path(name)))

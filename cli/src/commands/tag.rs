@@ -32,7 +32,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
     session
         .client
         .post(&format!("/images/{}/tag", escape_path(source)))
-        .query("repo", target.familiar_name())
+        .query("repo", &target.name)
         .query("tag", target.tag_or_latest())
         .done()
         .await?;

@@ -271,7 +271,7 @@ pub(crate) struct ContainerFlags {
     #[arg(long, action = Append)]
     pub(crate) storage_opt: Vec<String>,
     /// Kernel settings of the container's namespaces
-    #[arg(long, value_name = "map", action = Append)]
+    #[arg(long, value_name = "map", action = Append, value_parser = super::values::sysctl)]
     pub(crate) sysctl: Vec<String>,
     /// Mount a tmpfs
     #[arg(long, action = Append)]

@@ -57,7 +57,8 @@ fn config(flags: &ContainerFlags, words: &[String]) -> Result<Config, String> {
         tty: flags.tty,
         open_stdin: flags.interactive,
         stdin_once: flags.interactive && attach_stdin,
-        env: Some(env::variables(&flags.env_file, &flags.env).map_err(|error| error.to_string())?),
+        env: Some(env::variables(&flags.env_file, &flags.env).map_err(|error| error.to_string())?)
+            .filter(|variables| !variables.is_empty()),
         cmd: (!command.is_empty()).then(|| command.to_vec()),
         healthcheck: health(flags)?,
         image: image.clone(),
@@ -100,6 +101,7 @@ fn host_config(
         })
         .collect::<Result<BTreeMap<_, _>, _>>()?;
     let some = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
+    let (cap_add, cap_drop) = resources::capabilities(&flags.cap_add, &flags.cap_drop);
     Ok(HostConfig {
         binds: some(&binds),
         container_id_file: flags.cidfile.clone(),
@@ -114,8 +116,8 @@ fn host_config(
         volume_driver: flags.volume_driver.clone(),
         volumes_from: some(&flags.volumes_from),
         annotations: env::pairs(&flags.annotation),
-        cap_add: some(&flags.cap_add),
-        cap_drop: some(&flags.cap_drop),
+        cap_add: some(&cap_add),
+        cap_drop: some(&cap_drop),
         cgroupns_mode: flags.cgroupns.clone(),
         dns: Some(flags.dns.clone()),
         dns_options: Some(flags.dns_option.clone()),

@@ -111,9 +111,11 @@ fn bind(mount: &mut Mount) -> &mut BindOptions {
 }
 
 fn volume(mount: &mut Mount) -> &mut VolumeOptions {
-    mount
-        .volume_options
-        .get_or_insert_with(VolumeOptions::default)
+    // The driver's part is sent even when it says nothing.
+    mount.volume_options.get_or_insert_with(|| VolumeOptions {
+        driver_config: Some(MountDriver::default()),
+        ..VolumeOptions::default()
+    })
 }
 
 fn driver(mount: &mut Mount) -> &mut MountDriver {

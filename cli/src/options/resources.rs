@@ -1,5 +1,7 @@
 //! Limits and devices. Pure.
 
+use std::collections::BTreeSet;
+
 use proto::engine::{
     DeviceMapping, DeviceRequest, Resources, RestartPolicy, ThrottleDevice, Ulimit, WeightDevice,
 };
@@ -62,6 +64,30 @@ pub(crate) fn resources(flags: &ContainerFlags) -> Result<Resources, String> {
         ),
         device_requests: (!requests.is_empty()).then_some(requests),
     })
+}
+
+/// The capabilities to add and to drop, in full and sorted; one that is in both is added.
+pub(crate) fn capabilities(add: &[String], drop: &[String]) -> (Vec<String>, Vec<String>) {
+    let full = |given: &[String]| -> BTreeSet<String> {
+        let names = given
+            .iter()
+            .map(|name| name.trim().to_uppercase())
+            .filter(|name| !name.is_empty());
+        let prefixed = |name: String| match name.as_str() {
+            "ALL" => name,
+            short if !short.starts_with("CAP_") => format!("CAP_{short}"),
+            _ => name,
+        };
+        let all: BTreeSet<String> = names.map(prefixed).collect();
+        if all.contains("ALL") {
+            BTreeSet::from(["ALL".to_string()])
+        } else {
+            all
+        }
+    };
+    let (add, mut drop) = (full(add), full(drop));
+    drop.retain(|name| !add.contains(name));
+    (add.into_iter().collect(), drop.into_iter().collect())
 }
 
 /// `no`, `always`, `unless-stopped` or `on-failure[:count]`.
@@ -195,6 +221,7 @@ fn is_cdi_name(device: &str) -> bool {
 pub(crate) fn gpus(text: &str) -> Result<DeviceRequest, String> {
     let mut request = DeviceRequest {
         capabilities: Some(vec![vec!["gpu".to_string()]]),
+        options: Some(Default::default()),
         ..DeviceRequest::default()
     };
     let words = |value: &str| value.split(',').map(str::to_string).collect::<Vec<_>>();
@@ -230,6 +257,23 @@ pub(crate) fn gpus(text: &str) -> Result<DeviceRequest, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn capabilities_are_spelled_in_full() {
+        let words = |list: &[&str]| list.iter().map(|word| word.to_string()).collect::<Vec<_>>();
+        let (add, drop) = capabilities(
+            &words(&["net_admin", "CAP_KILL"]),
+            &words(&["all", "chown"]),
+        );
+        assert_eq!(
+            (add, drop),
+            (words(&["CAP_KILL", "CAP_NET_ADMIN"]), words(&["ALL"]))
+        );
+        assert_eq!(
+            capabilities(&words(&["KILL"]), &words(&["kill"])).1,
+            words(&[])
+        );
+    }
 
     #[test]
     fn restart_policies() {

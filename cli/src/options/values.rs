@@ -139,6 +139,27 @@ pub(crate) fn ip_address(text: &str) -> Result<String, String> {
     }
 }
 
+/// A kernel setting that belongs to a container's own namespaces.
+pub(crate) fn sysctl(text: &str) -> Result<String, String> {
+    const NAMES: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    let own = |name: &str| {
+        NAMES.contains(&name) || name.starts_with("net.") || name.starts_with("fs.mqueue.")
+    };
+    match text.split_once('=') {
+        Some((name, _)) if own(name) => Ok(text.to_string()),
+        _ => Err(format!("sysctl '{text}' is not allowed")),
+    }
+}
+
 /// The fields of a line with commas, some of them in quotes.
 pub(crate) fn comma_fields(text: &str) -> Result<Vec<String>, String> {
     let mut fields = vec![String::new()];
