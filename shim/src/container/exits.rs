@@ -76,6 +76,9 @@ impl Owner {
             *early = Some(exit);
             return;
         }
+        if let Some(io) = &held.io {
+            io.process_left();
+        }
         self.record(&process, live, &exit);
         match process {
             ProcessRef::Exec(id) => {

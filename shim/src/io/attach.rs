@@ -25,6 +25,8 @@ use crate::{diag, sys, transport};
 
 /// How often an attacher that closed its sending side is looked at.
 const LOOK: Duration = Duration::from_secs(5);
+/// Most kept for an attacher once the process has ended: more than its pipes can hold.
+const LEFT: usize = 256 * 1024;
 
 /// The attachers of one process.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ struct Inner {
     attachers: Vec<Arc<Attacher>>,
     /// Streams that have not ended; unknown before the process starts.
     streams: Option<usize>,
+    /// The process has ended: what it left is taken in without waiting for attachers.
+    left: bool,
 }
 
 impl Inner {
@@ -71,9 +75,10 @@ impl Attacher {
         self.state.lock().expect("no holder of an attacher panics")
     }
 
-    fn is_idle(&self) -> bool {
+    /// Whether at most `bytes` wait for it.
+    fn has_at_most(&self, bytes: usize) -> bool {
         let state = self.state();
-        state.gone || state.pending.is_empty()
+        state.gone || state.pending.len() <= bytes
     }
 
     /// Sends, keeping what does not go at once.
@@ -204,15 +209,36 @@ impl Hub {
         }
     }
 
-    /// Waits until no attacher has anything kept for it.
+    /// Waits until no attacher has anything kept for it. Of a process that has ended some may be kept: its log must not wait
+    /// for a client that does not read.
     pub(super) async fn drained(&self) {
+        self.kept_at_most(|inner| if inner.left { LEFT } else { 0 })
+            .await;
+    }
+
+    /// Waits until all attachers have taken everything.
+    pub(super) async fn taken(&self) {
+        self.kept_at_most(|_| 0).await;
+    }
+
+    async fn kept_at_most(&self, bytes: impl Fn(&Inner) -> usize) {
         loop {
             let taken = self.taken.notified();
-            if self.inner().attachers.iter().all(|a| a.is_idle()) {
-                return;
+            {
+                let inner = self.inner();
+                let bytes = bytes(&inner);
+                if inner.attachers.iter().all(|a| a.has_at_most(bytes)) {
+                    return;
+                }
             }
             taken.await;
         }
+    }
+
+    /// The process has ended.
+    pub(crate) fn process_left(&self) {
+        self.inner().left = true;
+        self.taken.notify_waiters();
     }
 
     /// One stream has ended; after the last one attachers get their end.
@@ -390,6 +416,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_process_left_does_not_wait_for_attachers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        let hub = Hub::listen(&path, true).unwrap();
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        hub.accept_pending();
+        hub.expect_streams(1);
+        let mut sent = 0;
+        while tokio::time::timeout(Duration::from_millis(30), hub.drained())
+            .await
+            .is_ok()
+        {
+            hub.send(Stream::Stdout, &[1; 4096]);
+            sent += 4096;
+        }
+        hub.process_left();
+        hub.drained().await;
+        hub.send(Stream::Stdout, &[1; 65_536]);
+        hub.drained().await;
+        hub.end_stream();
+        hub.close();
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got.len(), sent + 65_536);
+    }
+
+    #[tokio::test]
     async fn a_slow_attacher_holds_up_and_a_gone_one_does_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.sock");
@@ -413,6 +466,6 @@ mod tests {
         hub.send(Stream::Stdout, &vec![7; 8 << 20]);
         drop(client);
         hub.drained().await;
-        assert!(hub.inner().attachers.iter().all(|a| a.is_idle()));
+        assert!(hub.inner().attachers.iter().all(|a| a.has_at_most(0)));
     }
 }

@@ -364,6 +364,13 @@ impl ProcessIo {
         self.keep = None;
     }
 
+    /// The process has ended; what it left in its pipes is taken in at once.
+    pub(crate) fn process_left(&self) {
+        if let Some(hub) = &self.hub {
+            hub.process_left();
+        }
+    }
+
     /// Tells a tty its size.
     pub(crate) fn resize(&self, width: u16, height: u16) -> std::io::Result<()> {
         let Some(console) = &self.console else {
@@ -382,10 +389,14 @@ impl ProcessIo {
     /// gives up on what still has not ended.
     pub(crate) async fn drain(mut self, limit: Duration) {
         let mut outputs = std::mem::take(&mut self.outputs);
-        if tokio::time::timeout(limit, join(&mut outputs))
-            .await
-            .is_err()
-        {
+        let hub = self.hub.clone();
+        let all = async {
+            join(&mut outputs).await;
+            if let Some(hub) = hub {
+                hub.taken().await;
+            }
+        };
+        if tokio::time::timeout(limit, all).await.is_err() {
             if let Some(hub) = &self.hub {
                 hub.drop_all();
             }
