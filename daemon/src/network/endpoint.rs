@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 use nix::sched::{CloneFlags, unshare};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::{
-    AddressMessageBuilder, Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    AddressMessageBuilder, Handle, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
+    RouteMessageBuilder,
 };
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
@@ -43,6 +44,8 @@ pub(super) struct Plan {
     pub(super) bits: u8,
     /// The default gateway.
     pub(super) gateway: Ipv4Addr,
+    /// Other containers on the bridge cannot be reached.
+    pub(super) isolated: bool,
     /// Largest packet, or 0 for the kernel's default.
     pub(super) mtu: u32,
 }
@@ -104,6 +107,9 @@ async fn wire(plan: &Plan, host: &Handle, inside: &Handle) -> Result<()> {
         .await
         .map_err(netlink)
         .during(|| format!("make the pair {} and eth0", plan.veth))?;
+    if plan.isolated {
+        isolate(host, &plan.veth).await?;
+    }
     let up = |index| LinkUnspec::new_with_index(index).up().build();
     let set = |index| inside.link().set(up(index)).execute();
     set(1).await.map_err(netlink).during(|| "set lo up")?;
@@ -129,6 +135,21 @@ async fn wire(plan: &Plan, host: &Handle, inside: &Handle) -> Result<()> {
         .await
         .map_err(netlink)
         .during(|| format!("add the default route by {}", plan.gateway))
+}
+
+/// Keeps a port from the other isolated ones. Rules for forwarded packets do not see what stays on the bridge.
+async fn isolate(host: &Handle, name: &str) -> Result<()> {
+    let what = || format!("isolate {name} on the bridge");
+    let link = super::bridge::find(host, name)
+        .await?
+        .ok_or_else(|| Error::internal("it has vanished").during(what()))?;
+    let message = LinkBridgePort::new(link.index).isolated(true).build();
+    host.link()
+        .set_port(message)
+        .execute()
+        .await
+        .map_err(netlink)
+        .during(what)
 }
 
 /// One message makes both ends: the host's up and on the bridge, the other within the namespace under its final name.

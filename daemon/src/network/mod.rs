@@ -277,6 +277,7 @@ impl Network {
             ip: endpoint.ip,
             bits: endpoint.bits,
             gateway: endpoint.gateway,
+            isolated: !self.inner.settings.icc,
             mtu: self.inner.settings.mtu,
         })
         .await;

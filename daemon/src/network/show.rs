@@ -167,8 +167,17 @@ impl Network {
                 settings.mtu.to_string(),
             ),
         ]));
-        let address = record.address.as_deref().map(ipam::host_and_subnet);
-        if let Some(Ok((gateway, subnet))) = address {
+        // A bridge of somebody else's has its own address, known once it is looked at.
+        let set_up = self.inner.bridge.try_lock().ok();
+        let set_up = set_up.and_then(|bridge| bridge.as_ref().map(|b| (b.gateway, b.subnet)));
+        let recorded = || match &settings.bridge {
+            None => record
+                .address
+                .as_deref()
+                .and_then(|text| ipam::host_and_subnet(text).ok()),
+            Some(_) => None,
+        };
+        if let Some((gateway, subnet)) = set_up.or_else(recorded) {
             network.ipam.config = Some(vec![IpamConfig {
                 subnet: subnet.to_string(),
                 gateway: gateway.to_string(),
