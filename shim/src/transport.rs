@@ -12,14 +12,20 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::Sleep;
 
 use crate::diag;
 
 const HEADER: usize = 10;
+/// Longest payload of the protocol; a longer one is refused by the server and not kept here.
+const PAYLOAD: usize = 4 << 20;
+/// Pause after a failed accept.
+const AFTER_FAILURE: Duration = Duration::from_millis(100);
 const REQUEST: u8 = 1;
 const RESPONSE: u8 = 2;
 
@@ -71,12 +77,18 @@ impl Ledger {
 pub(crate) struct Accepted {
     listener: UnixListener,
     ledger: Ledger,
+    /// After a failure: out of descriptors, most likely, and the one thread must not spin on it.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Accepted {
     /// Follows `listener`, noting requests in `ledger`.
     pub(crate) fn new(listener: UnixListener, ledger: Ledger) -> Self {
-        Self { listener, ledger }
+        Self {
+            listener,
+            ledger,
+            pause: None,
+        }
     }
 }
 
@@ -84,15 +96,23 @@ impl Stream for Accepted {
     type Item = io::Result<Connection>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
         loop {
-            match ready!(self.listener.poll_accept(cx)) {
+            if let Some(pause) = &mut this.pause {
+                ready!(pause.as_mut().poll(cx));
+                this.pause = None;
+            }
+            match ready!(this.listener.poll_accept(cx)) {
                 Ok((stream, _)) => {
                     if may_speak(&stream) {
-                        let connection = Connection::new(stream, self.ledger.clone());
+                        let connection = Connection::new(stream, this.ledger.clone());
                         return Poll::Ready(Some(Ok(connection)));
                     }
                 }
-                Err(error) => return Poll::Ready(Some(Err(error))),
+                Err(error) => {
+                    diag::warn(format_args!("accept connection: {error}"));
+                    this.pause = Some(Box::pin(tokio::time::sleep(AFTER_FAILURE)));
+                }
             }
         }
     }
@@ -271,7 +291,7 @@ impl Follower {
             }
             let take = bytes.len().min(self.left);
             let kind = self.header[8];
-            if kind == self.keep {
+            if kind == self.keep && self.payload.len() + take <= PAYLOAD {
                 self.payload.extend_from_slice(&bytes[..take]);
             }
             self.left -= take;

@@ -260,3 +260,38 @@ async fn version_3_and_control_are_served_too() {
         .await;
     assert_eq!(drain.unwrap_err().kind, ErrorKind::Unimplemented);
 }
+
+#[tokio::test]
+async fn a_container_that_never_started_can_be_deleted() {
+    let mut stack = Stack::new();
+    stack.daemon_up().await;
+    let task = stack.container("c1", "exit 0").await;
+    let pid = task.create("", "", "").await.unwrap();
+    let gone = task.delete("").await.unwrap();
+    assert_eq!((gone.pid, gone.exit_status), (pid, 137));
+    let told = stack.told.wait_for(3).await;
+    assert_eq!(
+        told,
+        ["/tasks/create", "/tasks/exit c1=137", "/tasks/delete"]
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_speaks_nonsense_harms_nobody() {
+    use tokio::io::AsyncWriteExt as _;
+    let stack = Stack::new();
+    let task = running(&stack, "c1").await;
+    let address = std::fs::read_to_string(task.bundle.join("address")).unwrap();
+    let path = address.strip_prefix("unix://").unwrap();
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0xff; 64],
+        &[0, 0, 0, 4, 0, 0, 0, 1, 1, 0, 0xff, 0xff, 0xff, 0xff],
+        &[0; 9],
+    ] {
+        let mut client = UnixStream::connect(path).await.unwrap();
+        client.write_all(bytes).await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(task.state("").await.unwrap().status, 2);
+    }
+}
