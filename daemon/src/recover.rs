@@ -169,12 +169,12 @@ async fn compare(app: &Arc<App>, first: bool) -> Result<()> {
         .into_iter()
         .map(|task| (task.id.clone(), task))
         .collect();
-    let pairs: Vec<(Handle, Option<Process>)> = app
+    let pairs: Vec<(Handle, Option<Box<Process>>)> = app
         .containers
         .all()
         .into_iter()
         .map(|handle| {
-            let task = tasks.remove(handle.id());
+            let task = tasks.remove(handle.id()).map(Box::new);
             (handle, task)
         })
         .collect();

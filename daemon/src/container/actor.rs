@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::attach::{Connection, Files};
-use super::record::{self, Record};
+use super::record::{self, Held, Record};
 use super::state::{Exited, Failure, Running, State};
 use super::{Handle, Order, QUEUE, Shared, View, restart};
 use crate::App;
@@ -61,7 +61,7 @@ pub(crate) enum Command {
     Oom,
     /// What containerd says of its task, after a connect.
     Reconcile {
-        task: Option<Process>,
+        task: Option<Box<Process>>,
         first: bool,
         reply: Reply<()>,
     },
@@ -80,7 +80,7 @@ pub(crate) struct Exit {
 pub(super) struct Actor {
     pub(super) app: Arc<App>,
     pub(super) shared: Arc<Shared>,
-    pub(super) record: Record,
+    pub(super) record: Held,
     commands: mpsc::Receiver<Order>,
     exits: u64,
     code: i64,
@@ -101,8 +101,9 @@ pub(super) struct Actor {
 /// Starts the owner of a record.
 pub(super) fn spawn(app: Arc<App>, record: Record, confirmed: bool) -> Handle {
     let (sender, commands) = mpsc::channel(QUEUE);
+    let record = Held::new(record);
     let view = View {
-        record: Arc::new(record.clone()),
+        record: record.share(),
         exits: 0,
         code: record.state.code(),
         gone: false,
@@ -194,7 +195,7 @@ impl Actor {
     /// Shows the record to everybody.
     pub(super) fn publish(&self) {
         self.shared.view.send_replace(View {
-            record: Arc::new(self.record.clone()),
+            record: self.record.share(),
             exits: self.exits,
             code: self.code,
             gone: self.removed,
@@ -207,7 +208,7 @@ impl Actor {
     pub(super) async fn persist(&self) -> Result<()> {
         self.app
             .db
-            .put(record::KIND, &self.record.id, &self.record)
+            .put(record::KIND, &self.record.id, &*self.record)
             .await
     }
 
@@ -533,12 +534,12 @@ impl Actor {
 
     /// Makes the record agree with what containerd says. The list may be older than what happened since: whatever does not
     /// agree is asked for once more.
-    async fn reconcile(&mut self, listed: Option<Process>, first: bool) -> Result<()> {
+    async fn reconcile(&mut self, listed: Option<Box<Process>>, first: bool) -> Result<()> {
         if matches!(self.record.state, State::Removing { .. }) {
             self.answer(Ok(()));
             return self.remove(true, self.record.auto_remove()).await;
         }
-        if !self.agrees(listed.as_ref()) {
+        if !self.agrees(listed.as_deref()) {
             let task = self.task().await?;
             self.agree(task).await?;
         }
@@ -649,7 +650,12 @@ impl Actor {
                 super::stop::clear_host(self).await;
                 let policy = &self.record.host.restart_policy;
                 let again = self.timer.is_none()
-                    && restart::at_boot(policy, self.record.stopped_by_user, exited.code);
+                    && restart::at_boot(
+                        policy,
+                        self.record.stopped_by_user,
+                        exited.code,
+                        self.record.restarts,
+                    );
                 if again {
                     self.timer = Some(Instant::now());
                     self.record.state = State::Restarting(exited);

@@ -1,6 +1,8 @@
 //! A container as the database keeps it.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use proto::engine::{Config, EndpointSettings, HostConfig};
 use serde::{Deserialize, Serialize};
@@ -78,5 +80,33 @@ impl Record {
     /// The signal that stops it.
     pub(crate) fn stop_signal(&self) -> u32 {
         super::signal::parse(&self.config.stop_signal).unwrap_or(15)
+    }
+}
+
+/// The owner's hold on a record. It reads and changes like the record itself; a change copies it when somebody still looks at
+/// the former state, so that a container at rest is in memory once.
+#[derive(Debug, Clone)]
+pub(super) struct Held(Arc<Record>);
+
+impl Held {
+    pub(super) fn new(record: Record) -> Self {
+        Self(Arc::new(record))
+    }
+    /// The record as it is now, for others.
+    pub(super) fn share(&self) -> Arc<Record> {
+        self.0.clone()
+    }
+}
+
+impl Deref for Held {
+    type Target = Record;
+    fn deref(&self) -> &Record {
+        &self.0
+    }
+}
+
+impl DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut Record {
+        Arc::make_mut(&mut self.0)
     }
 }

@@ -50,11 +50,14 @@ pub(crate) fn next(policy: &RestartPolicy, exit: Exit) -> Option<Duration> {
 
 /// Whether a container that is found down after the host or the daemon was away is started. `on-failure` looks at the code
 /// like any other exit.
-pub(crate) fn at_boot(policy: &RestartPolicy, by_user: bool, code: i64) -> bool {
+pub(crate) fn at_boot(policy: &RestartPolicy, by_user: bool, code: i64, restarts: u32) -> bool {
     match policy.name.as_str() {
         "always" => true,
         "unless-stopped" => !by_user,
-        "on-failure" => !by_user && code != 0,
+        "on-failure" => {
+            let max = policy.maximum_retry_count;
+            !by_user && code != 0 && (max == 0 || i64::from(restarts) < max)
+        }
         _ => false,
     }
 }
@@ -141,9 +144,11 @@ mod tests {
 
     #[test]
     fn only_a_boot_starts_what_a_user_stopped() {
-        assert!(at_boot(&policy("always", 0), true, 0));
-        assert!(!at_boot(&policy("unless-stopped", 0), true, 0));
-        assert!(at_boot(&policy("unless-stopped", 0), false, 0));
-        assert!(!at_boot(&policy("on-failure", 0), false, 0));
+        assert!(at_boot(&policy("always", 0), true, 0, 0));
+        assert!(!at_boot(&policy("unless-stopped", 0), true, 0, 0));
+        assert!(at_boot(&policy("unless-stopped", 0), false, 0, 0));
+        assert!(!at_boot(&policy("on-failure", 0), false, 0, 0));
+        assert!(at_boot(&policy("on-failure", 2), false, 1, 1));
+        assert!(!at_boot(&policy("on-failure", 2), false, 1, 2));
     }
 }
