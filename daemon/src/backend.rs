@@ -147,9 +147,12 @@ impl Backend {
             id: id.to_owned(),
             labels: [("containerd.io/gc.expire".to_owned(), expire)].into(),
         };
-        within(QUICK, self.leases().create(request))
-            .await
-            .during(|| format!("create lease {id}"))?;
+        match within(QUICK, self.leases().create(request)).await {
+            Ok(_) => {}
+            // One that a killed daemon left behind, taken over with what it holds.
+            Err(e) if e.is_exists() => {}
+            Err(e) => return Err(e.during(format!("create lease {id}"))),
+        }
         let mut inside = self.clone();
         inside.header.lease = Some(
             id.parse()

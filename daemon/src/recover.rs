@@ -224,6 +224,9 @@ async fn sweep(app: &Arc<App>) {
         tracing::warn!("sweep snapshots: {e}");
     }
     // Each owner has released the endpoint of its own container if that is down; what is left belongs to nobody.
+    if let Err(e) = app.images.sweep().await {
+        tracing::warn!("sweep leases: {e}");
+    }
     if let Err(e) = app.network.restore(&app.containers.ids()).await {
         tracing::warn!("sweep endpoints: {e}");
     }

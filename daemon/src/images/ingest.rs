@@ -133,6 +133,9 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
+/// How the ids of leases begin that mean nothing to the next daemon.
+pub(super) const TRANSIENT: &str = "dockerd-lite-";
+
 /// A lease that ends when its work does, however that ends; what the work did not name is then collected.
 #[derive(Debug)]
 pub(crate) struct LeaseGuard {
@@ -140,11 +143,19 @@ pub(crate) struct LeaseGuard {
 }
 
 impl LeaseGuard {
-    /// A new lease.
+    /// A new lease, of which nothing is taken up again after a crash.
     pub(crate) async fn new(backend: &Backend, what: &str) -> Result<Self> {
-        let id = format!("{what}-{}", crate::random::hex(12));
+        Self::named(
+            backend,
+            &format!("{TRANSIENT}{what}-{}", crate::random::hex(12)),
+        )
+        .await
+    }
+
+    /// The lease of this id: a new one, or that of a daemon that was killed while it did the same.
+    pub(crate) async fn named(backend: &Backend, id: &str) -> Result<Self> {
         Ok(Self {
-            lease: Some(backend.lease(&id).await?),
+            lease: Some(backend.lease(id).await?),
         })
     }
 

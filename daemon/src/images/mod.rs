@@ -114,6 +114,8 @@ pub(crate) struct Images {
     known: Arc<Mutex<HashMap<String, Arc<Image>>>>,
     sizes: Arc<Mutex<HashMap<String, i64>>>,
     busy: Busy,
+    /// When this daemon started, in seconds since 1970.
+    started: i64,
 }
 
 impl Images {
@@ -125,6 +127,7 @@ impl Images {
             known: Arc::default(),
             sizes: Arc::default(),
             busy: Busy::default(),
+            started: time::OffsetDateTime::now_utc().unix_timestamp(),
         })
     }
 
@@ -136,6 +139,35 @@ impl Images {
     /// The registries.
     pub(crate) fn registries(&self) -> &Registries {
         &self.registries
+    }
+
+    /// Ends the leases of a former daemon whose work nobody takes up. Those made since this one's start are left alone.
+    pub(crate) async fn sweep(&self) -> Result<()> {
+        use proto::containerd::services::leases::v1::{DeleteRequest, ListRequest};
+        let request = ListRequest {
+            filters: vec![format!("id~=^{}", ingest::TRANSIENT)],
+        };
+        let leases = within(QUICK, self.backend.leases().list(request))
+            .await
+            .during(|| "list leases")?
+            .leases;
+        for lease in leases {
+            let made = lease.created_at.map_or(i64::MAX, |time| time.seconds);
+            if made >= self.started || !lease.id.starts_with(ingest::TRANSIENT) {
+                continue;
+            }
+            let request = DeleteRequest {
+                id: lease.id.clone(),
+                sync: false,
+            };
+            match within(QUICK, self.backend.leases().delete(request)).await {
+                Err(e) if !e.is_not_found() => {
+                    return Err(e.during(format!("delete lease {}", lease.id)));
+                }
+                _ => tracing::info!("lease {} of a former daemon has ended", lease.id),
+            }
+        }
+        Ok(())
     }
 
     /// Waits for everybody else who works on `what` (a layer, a name); they wait until the guard goes.

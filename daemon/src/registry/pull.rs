@@ -10,6 +10,7 @@ use oci_client::client::BlobResponse;
 use oci_spec::image::{Descriptor, ImageManifest};
 use proto::containerd::types;
 use proto::engine::AuthConfig;
+use sha2::Digest as _;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
@@ -63,7 +64,9 @@ impl Registries {
         let name = reference.image_name();
         let before = images.by_name(&name).await.ok().flatten();
         let current = before.is_some_and(|named| named.image.target.digest == digest);
-        let guard = LeaseGuard::new(images.backend(), "pull").await?;
+        let _turn = images.exclusive(&format!("pull {name}")).await;
+        let id = format!("pull-{}", &hex::encode(sha2::Sha256::digest(&name))[..32]);
+        let guard = LeaseGuard::named(images.backend(), &id).await?;
         let pull = Pull {
             session,
             reference: reference.clone(),
