@@ -306,25 +306,50 @@ impl Bundle {
     }
 
     /// Detaches what is mounted on the rootfs and removes bundle and work folder. Fine if they are gone.
+    pub(crate) fn remove(&self) -> Result<(), BundleError> {
+        self.set_aside()?.remove()
+    }
+
+    /// The part of removal after which the name is free: unmounts, and moves the folders aside.
     ///
     /// The rootfs must be empty once nothing is mounted on it: what is not a mount of ours is never removed with the bundle.
-    pub(crate) fn remove(&self) -> Result<(), BundleError> {
+    pub(crate) fn set_aside(&self) -> Result<Remains, BundleError> {
         let rootfs = self.path.join(layout::ROOTFS);
         mount::detach_all(&rootfs).map_err(io("unmount", &rootfs))?;
         match fs::remove_dir(&rootfs) {
             Err(e) if e.kind() != IoKind::NotFound => return Err(io("remove", &rootfs)(e)),
             _ => {}
         }
-        if let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) {
-            let hidden = parent.join(format!(".{}", name.to_string_lossy()));
-            remove_tree(&hidden)?;
-            match fs::rename(&self.path, &hidden) {
-                Ok(()) => remove_tree(&hidden)?,
-                Err(e) if e.kind() == IoKind::NotFound => {}
-                Err(e) => return Err(io("move aside", &self.path)(e)),
-            }
+        let mut remains = Vec::new();
+        for path in [&self.path, &self.work] {
+            remains.extend(hide(path)?);
         }
-        remove_tree(&self.work)
+        Ok(Remains(remains))
+    }
+}
+
+/// Folders of a task that no longer has its name. Left alone they go at the next start.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Remains(Vec<PathBuf>);
+
+impl Remains {
+    /// Removes them.
+    pub(crate) fn remove(self) -> Result<(), BundleError> {
+        self.0.iter().try_for_each(|path| remove_tree(path))
+    }
+}
+
+/// Moves a folder to a name that no task can have; none if there is no such folder.
+fn hide(path: &Path) -> Result<Option<PathBuf>, BundleError> {
+    let name = path.file_name().expect("a task's folder has a name");
+    let hidden = path.with_file_name(format!(".{}", name.to_string_lossy()));
+    // Remains of an earlier task of the name, which may be on their way out just now.
+    remove_tree(&hidden)?;
+    match fs::rename(path, &hidden) {
+        Ok(()) => Ok(Some(hidden)),
+        Err(e) if e.kind() == IoKind::NotFound => Ok(None),
+        Err(e) => Err(io("move aside", path)(e)),
     }
 }
 

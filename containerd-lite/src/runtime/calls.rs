@@ -455,9 +455,13 @@ impl Runtime {
 
     /// Marks the shim behind `client` silent, and asks it now and then until it is not.
     pub(super) fn mark_silent(self: &Arc<Self>, task: &Arc<Task>, client: &ShimClient) {
-        if !task.set_silent(client, true) {
-            return;
+        if task.set_silent(client, true) {
+            self.probe(task, client);
         }
+    }
+
+    /// Asks a silent shim now and then until it is not.
+    pub(super) fn probe(self: &Arc<Self>, task: &Arc<Task>, client: &ShimClient) {
         tracing::warn!(
             namespace = task.namespace,
             id = task.id,

@@ -14,7 +14,7 @@ use proto::containerd::task::v2 as shim;
 use proto::layout;
 
 use super::bundle::Bundle;
-use super::shim_client::{LIFECYCLE, Method, ShimClient};
+use super::shim_client::{LIFECYCLE, Method, ShimClient, is_broken};
 use super::task::{Life, ProcessRef, Shim, Task};
 use super::{Origin, Result, Runtime, RuntimeError, oom};
 use crate::error::chain;
@@ -184,7 +184,14 @@ impl Runtime {
             }
             Err(status) => {
                 self.end_shim(task, &client, &answer).await;
-                Err(RuntimeError::Create(status))
+                Err(if is_broken(&status) {
+                    RuntimeError::ShimDied {
+                        operation: "create",
+                        id: task.id.clone(),
+                    }
+                } else {
+                    RuntimeError::Create(status)
+                })
             }
         }
     }

@@ -17,8 +17,8 @@ use proto::containerd::task::v2 as shim;
 use proto::error::ErrorKind;
 
 use super::answer::Answer;
+use super::bundle::BundleError;
 use super::calls::{Asked, settled};
-use super::create::remove;
 use super::shim_client::{ACTION, Method, ShimClient, is_broken};
 use super::task::{Life, ProcessExit, ProcessRef, Shim, Task};
 use super::{Origin, Result, Runtime, RuntimeError, record};
@@ -129,9 +129,22 @@ impl Runtime {
         Ok(exit)
     }
 
-    /// Removes the bundle and forgets the task.
+    /// Takes the bundle away and forgets the task. The client need not wait until the last file is gone.
     async fn let_go(&self, task: &Arc<Task>) {
-        if let Err(error) = remove(&task.bundle).await {
+        let bundle = task.bundle.clone();
+        let aside = tokio::task::spawn_blocking(move || {
+            let remains = bundle.set_aside()?;
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = remains.remove() {
+                    tracing::warn!(
+                        error = chain(&error),
+                        "remove what is left of a deleted task"
+                    );
+                }
+            });
+            Ok::<(), BundleError>(())
+        });
+        if let Err(error) = aside.await.expect("removing a bundle does not panic") {
             tracing::error!(
                 id = task.id,
                 error = chain(&error),

@@ -156,7 +156,7 @@ impl Runtime {
                 let client = shim.client.clone();
                 task.set_life(Life::Live(shim));
                 self.watch(task);
-                self.mark_silent(task, &client);
+                self.probe(task, &client);
             }
             Reached::Empty(shim) => self.end_empty(task, &shim).await,
         }
@@ -206,7 +206,8 @@ impl Runtime {
                 Err(status) if is_broken(&status) => tokio::time::sleep(BUSY / 50).await,
                 Err(status) => {
                     tracing::warn!(id = task.id, error = %status, "a shim does not tell of its task");
-                    return Reached::Silent(shim);
+                    let silent = true;
+                    return Reached::Silent(Shim { silent, ..shim });
                 }
             }
         }

@@ -91,6 +91,15 @@ impl Daemon {
         }
     }
 
+    /// Memory of the daemon in KiB, what it shares counted in parts.
+    pub(crate) fn pss(&self) -> usize {
+        let path = format!("/proc/{}/smaps_rollup", self.child.id());
+        let text = std::fs::read_to_string(path).expect("smaps");
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        number.expect("a figure").trim().parse().expect("a number")
+    }
+
     /// What the daemon and its shims logged.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
@@ -137,8 +146,18 @@ impl Daemon {
         }
     }
 
-    /// What is left of tasks: bundles, work folders, mounts, engine state, cgroups, shims.
-    pub(crate) fn remains(&self) -> Vec<String> {
+    /// What is left of tasks a moment after the last was deleted: bundles, work folders, mounts, engine state, cgroups, shims.
+    pub(crate) async fn remains(&self) -> Vec<String> {
+        for _ in 0..100 {
+            if self.remains_now().is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.remains_now()
+    }
+
+    fn remains_now(&self) -> Vec<String> {
         let folder = self.folder.path();
         let mut found = Vec::new();
         for part in ["state", "root"] {
@@ -160,12 +179,19 @@ impl Daemon {
                 .filter(|line| line.contains(&ours))
                 .map(str::to_owned),
         );
-        for line in command_lines() {
+        for (_, line) in processes() {
             if line.contains(&format!("{ours}/c.sock")) && line.contains("-id") {
                 found.push(line.replace('\0', " "));
             }
         }
-        let prefix = format!("lite-test-{}-", std::process::id());
+        let prefix = format!(
+            "lite-test-{}-",
+            self.folder
+                .path()
+                .file_name()
+                .expect("name")
+                .to_string_lossy()
+        );
         for hierarchy in names(Path::new("/sys/fs/cgroup")) {
             let cgroups = Path::new("/sys/fs/cgroup").join(&hierarchy);
             let left = names(&cgroups).filter(|name| name.starts_with(&prefix));
@@ -178,13 +204,6 @@ impl Daemon {
 fn names(folder: &Path) -> impl Iterator<Item = String> + use<> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
-}
-
-fn command_lines() -> impl Iterator<Item = String> {
-    names(Path::new("/proc"))
-        .filter(|name| name.bytes().all(|b| b.is_ascii_digit()))
-        .filter_map(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).ok())
-        .map(|line| String::from_utf8_lossy(&line).into_owned())
 }
 
 /// What the containers of a daemon are made of.
@@ -215,7 +234,7 @@ impl Recipe {
             },
             "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
             "linux": {
-                "cgroupsPath": format!("/lite-test-{}-{id}", std::process::id()),
+                "cgroupsPath": format!("/lite-test-{}-{id}", self.folder.file_name().expect("name").to_string_lossy()),
                 "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}]
             }
         });
@@ -244,6 +263,12 @@ impl Drop for Daemon {
         // The containers end with their shims' cleanup; what is left of a failed test must not stay.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for (_, pid) in shims(&self.socket()) {
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid),
+                nix::sys::signal::Signal::SIGKILL,
+            );
+        }
         let state = self
             .folder
             .path()
@@ -251,6 +276,9 @@ impl Drop for Daemon {
             .join(NAMESPACE);
         for bundle in std::fs::read_dir(state).into_iter().flatten().flatten() {
             let id = bundle.file_name();
+            if id.to_string_lossy().starts_with('.') {
+                continue;
+            }
             let _ = Command::new(&self.shim)
                 .args(["-namespace", NAMESPACE, "-address"])
                 .arg(self.socket())
@@ -459,13 +487,37 @@ pub(crate) async fn next(events: &mut Streaming<Envelope>) -> Envelope {
 
 /// The shim process of a task, found by its command line.
 pub(crate) fn shim_pid(id: &str) -> i32 {
-    let wanted = format!("\0-id\0{id}\0");
-    for entry in std::fs::read_dir("/proc").expect("proc").flatten() {
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).into_owned();
-        if line.contains(&wanted) && line.contains(&format!("\0{NAMESPACE}\0")) {
-            return entry.file_name().to_string_lossy().parse().expect("pid");
-        }
-    }
-    panic!("no shim of {id}");
+    let all = processes().filter_map(|(pid, line)| Some((shim_of(&line)?.0, pid)));
+    let mut ours = all.filter(|(found, _)| found == id);
+    ours.next().unwrap_or_else(|| panic!("no shim of {id}")).1
+}
+
+/// The serving shims of the daemon at `socket`: their tasks and pids.
+pub(crate) fn shims(socket: &Path) -> Vec<(String, i32)> {
+    let socket = socket.display().to_string();
+    let all = processes().filter_map(|(pid, line)| Some((shim_of(&line)?, pid)));
+    all.filter(|((_, address), _)| *address == socket)
+        .map(|((id, _), pid)| (id, pid))
+        .collect()
+}
+
+/// Id and daemon's address of a serving shim's command line: one without an action.
+fn shim_of(line: &str) -> Option<(String, String)> {
+    let words: Vec<&str> = line.split('\0').filter(|word| !word.is_empty()).collect();
+    let value = |flag: &str| {
+        let at = words.iter().position(|word| *word == flag)?;
+        words.get(at + 1).map(|word| (*word).to_owned())
+    };
+    let serving = !words.iter().any(|word| matches!(*word, "start" | "delete"));
+    serving.then(|| Some((value("-id")?, value("-address")?)))?
+}
+
+fn processes() -> impl Iterator<Item = (i32, String)> {
+    names(Path::new("/proc")).filter_map(|name| {
+        let line = std::fs::read(format!("/proc/{name}/cmdline")).ok()?;
+        Some((
+            name.parse().ok()?,
+            String::from_utf8_lossy(&line).into_owned(),
+        ))
+    })
 }
