@@ -43,6 +43,7 @@ mod runc;
 mod serve;
 mod service;
 mod sha256;
+mod spec;
 mod start;
 mod stats;
 mod sys;

@@ -4,7 +4,7 @@
 //! Async.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -14,7 +14,6 @@ use proto::containerd::task::{v2, v3};
 use proto::error::ErrorKind;
 use proto::lite::control::v1 as control;
 use proto::ttrpc::{Call, Service, Status, TtrpcContext, async_trait};
-use serde::Deserialize;
 use tokio::sync::Notify;
 use v2::task_ttrpc::Task;
 
@@ -24,7 +23,8 @@ use crate::options::RuntimeOptions;
 use crate::publish::Publisher;
 use crate::reaper::Reaper;
 use crate::runc::Runc;
-use crate::{clock, file, sys};
+use crate::spec::Spec;
+use crate::{clock, sys};
 
 /// The serving shim.
 #[derive(Debug)]
@@ -60,41 +60,6 @@ pub(crate) fn services(shim: &Arc<Shim>) -> HashMap<String, Service> {
     };
     all.insert("containerd.runtime.sandbox.v1.Sandbox".to_owned(), none);
     all
-}
-
-/// What the shim reads of a spec.
-#[derive(Debug, Default, Deserialize)]
-struct Spec {
-    #[serde(default)]
-    linux: Option<Linux>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Linux {
-    #[serde(default)]
-    namespaces: Option<Vec<Namespace>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Namespace {
-    #[serde(default)]
-    r#type: String,
-    #[serde(default)]
-    path: String,
-}
-
-/// Whether the spec gives the container a new pid namespace.
-fn has_private_pids(bundle: &Path) -> Result<bool, TaskError> {
-    let path = bundle.join(proto::layout::CONFIG);
-    let spec: Spec = serde_json::from_slice(&file::read(&path)?)
-        .map_err(|e| TaskError::Invalid(format!("parse {}: {e}", path.display())))?;
-    let namespaces = spec
-        .linux
-        .and_then(|linux| linux.namespaces)
-        .unwrap_or_default();
-    Ok(namespaces
-        .iter()
-        .any(|n| n.r#type == "pid" && n.path.is_empty()))
 }
 
 fn trace(ctx: &TtrpcContext) -> Option<String> {
@@ -145,7 +110,9 @@ impl Shim {
         Ok(Context {
             namespace: self.namespace.clone(),
             id: request.id.clone(),
-            private_pids: has_private_pids(&bundle)?,
+            private_pids: Spec::load(&bundle)
+                .map_err(TaskError::Spec)?
+                .has_private_pids(),
             bundle,
             options,
             runtime,
@@ -391,26 +358,5 @@ impl control::control_ttrpc::Control for Shim {
             downstream: String::new(),
             objects: self.containers.len() as u64,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pid_namespace_is_private_if_it_is_new() {
-        let bundle = tempfile::tempdir().unwrap();
-        let check = |json: &str| {
-            std::fs::write(bundle.path().join("config.json"), json).unwrap();
-            has_private_pids(bundle.path())
-        };
-        assert!(check(r#"{"linux":{"namespaces":[{"type":"mount"},{"type":"pid"}]}}"#).unwrap());
-        assert!(
-            !check(r#"{"linux":{"namespaces":[{"type":"pid","path":"/proc/1/ns/pid"}]}}"#).unwrap()
-        );
-        assert!(!check(r#"{"linux":{}}"#).unwrap());
-        assert!(!check("{}").unwrap());
-        assert!(check("[").is_err());
     }
 }

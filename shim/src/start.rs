@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 use proto::containerd::runtime::bootstrap::v1::BootstrapParams;
-use serde::Deserialize;
 
 use crate::args::Args;
 use crate::cgroup::Cgroup;
 use crate::options::{RuntimeOptions, state_directory};
+use crate::spec::Spec;
 use crate::sys::Program;
 use crate::{BoxError, file, sha256};
 
@@ -31,7 +31,9 @@ pub(crate) fn run(args: &Args) -> Result<(), BoxError> {
     let mut input = Vec::new();
     std::io::stdin().take(INPUT).read_to_end(&mut input)?;
     let input = Input::parse(&input, args)?;
-    let group = group(&bundle)?.unwrap_or_else(|| args.id.clone());
+    let group = Spec::load_optional(&bundle)?
+        .group()
+        .unwrap_or_else(|| args.id.clone());
     let socket = socket_path(args, &group, input.socket_dir.as_deref());
     let address = format!("unix://{}", socket.display());
     let listener = match bind(&socket) {
@@ -93,31 +95,6 @@ impl Input {
             ..Self::default()
         })
     }
-}
-
-/// What is read of the spec here.
-#[derive(Debug, Deserialize)]
-struct Spec {
-    #[serde(default)]
-    annotations: Option<std::collections::HashMap<String, String>>,
-}
-
-/// The group that the container's annotations name.
-fn group(bundle: &Path) -> Result<Option<String>, BoxError> {
-    let path = bundle.join(proto::layout::CONFIG);
-    let Some(json) = file::read_optional(&path)? else {
-        return Ok(None);
-    };
-    let spec: Spec =
-        serde_json::from_slice(&json).map_err(|e| format!("parse {}: {e}", path.display()))?;
-    let mut annotations = spec.annotations.unwrap_or_default();
-    Ok([
-        "io.containerd.runc.v2.group",
-        "io.kubernetes.cri.sandbox-id",
-    ]
-    .iter()
-    .find_map(|key| annotations.remove(*key))
-    .filter(|group| !group.is_empty()))
 }
 
 /// Beside the daemon's socket if the path is short enough, else where containerd's shims have theirs.
@@ -316,23 +293,6 @@ mod tests {
             ..args()
         };
         assert!(socket_path(&long, "c1", None).starts_with("/run/containerd/s"));
-    }
-
-    #[test]
-    fn annotations_name_the_group() {
-        let bundle = tempfile::tempdir().unwrap();
-        assert_eq!(group(bundle.path()).unwrap(), None);
-        let config = bundle.path().join("config.json");
-        std::fs::write(
-            &config,
-            r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod"}}"#,
-        )
-        .unwrap();
-        assert_eq!(group(bundle.path()).unwrap().as_deref(), Some("pod"));
-        std::fs::write(&config, r#"{"annotations":null}"#).unwrap();
-        assert_eq!(group(bundle.path()).unwrap(), None);
-        std::fs::write(&config, "{").unwrap();
-        assert!(group(bundle.path()).is_err());
     }
 
     #[test]

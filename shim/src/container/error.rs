@@ -8,6 +8,7 @@ use crate::io::IoError;
 use crate::options::OptionsError;
 use crate::rootfs::RootfsError;
 use crate::runc::RuntimeError;
+use crate::spec::SpecError;
 
 /// A request of the task service failed.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,8 @@ pub(crate) enum TaskError {
     #[error("set up stdio")]
     Io(#[from] IoError),
     #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error(transparent)]
     File(#[from] FileError),
     #[error("OCI runtime {verb} failed: {source}")]
     Runtime {
@@ -72,6 +75,7 @@ impl TaskError {
             Self::State { .. } => ErrorKind::FailedPrecondition,
             Self::Invalid(_)
             | Self::Id(_)
+            | Self::Spec(SpecError::Parse { .. })
             | Self::Options(OptionsError::Type(_) | OptionsError::Decode(_)) => {
                 ErrorKind::InvalidArgument
             }

@@ -12,6 +12,7 @@
 //!
 //! Order that an observer sees: create, start, exit, delete; exits of execs before the exit of init.
 
+mod checkpoint;
 mod error;
 mod exits;
 mod outcomes;
@@ -27,8 +28,9 @@ use proto::ttrpc::Status;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+pub(crate) use checkpoint::Checkpoint;
 pub(crate) use error::TaskError;
-pub(crate) use work::{Checkpoint, NewTask, SHIM_RECORD, ShimRecord};
+pub(crate) use work::{NewTask, SHIM_RECORD, ShimRecord};
 
 use crate::cgroup::Cgroup;
 use crate::io::{Hub, ProcessIo, Stdio};
@@ -99,7 +101,7 @@ pub(crate) enum Request {
     Resume(Reply<()>),
     Update(Vec<u8>, Reply<()>),
     Stats(Reply<prost_types::Any>),
-    Checkpoint(work::Checkpoint, Reply<()>),
+    Checkpoint(Checkpoint, Reply<()>),
     Delete(ProcessRef, Reply<v2::DeleteResponse>),
     /// Pid of init, 0 before it exists.
     Pid(Reply<u32>),

@@ -319,7 +319,7 @@ impl Owner {
         tokio::spawn(async move { answer(reply, work::update(&context, &resources).await) });
     }
 
-    fn checkpoint(&mut self, checkpoint: work::Checkpoint, reply: Reply<()>) {
+    fn checkpoint(&mut self, checkpoint: super::Checkpoint, reply: Reply<()>) {
         if !matches!(self.init.state, ProcessState::Running(_)) {
             let error = TaskError::State {
                 attempt: "checkpoint",
@@ -330,7 +330,7 @@ impl Owner {
         }
         let context = self.context.clone();
         tokio::spawn(async move {
-            let result = work::checkpoint(&context, &checkpoint).await;
+            let result = super::checkpoint::run(&context, &checkpoint).await;
             if result.is_ok() {
                 let event = events::TaskCheckpointed {
                     container_id: context.id.clone(),
