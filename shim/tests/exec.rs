@@ -295,3 +295,22 @@ async fn a_client_that_speaks_nonsense_harms_nobody() {
         assert_eq!(task.state("").await.unwrap().status, 2);
     }
 }
+
+#[tokio::test]
+async fn a_trace_reaches_the_runtime() {
+    use proto::containerd::task::v2::StartRequest;
+    let stack = Stack::new();
+    let task = stack.container("c1", "exec sleep 1000").await;
+    task.create("", "", "").await.unwrap();
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut call = common::call();
+    call.traceparent = Some(trace.to_owned());
+    let request = StartRequest {
+        id: "c1".into(),
+        exec_id: String::new(),
+    };
+    task.client.start(&call, None, &request).await.unwrap();
+    let seen = std::fs::read_to_string(task.bundle.join("trace-start")).unwrap();
+    assert_eq!(seen.trim(), trace);
+    assert!(!task.bundle.join("trace-create").exists());
+}

@@ -45,6 +45,7 @@ while [ $# -gt 0 ]; do case $1 in
   --resources) shift 2;; --force) force=1; shift;; --*) shift;; *) id=${id:-$1}; last=$1; shift;;
 esac; done
 [ -n "$bundle" ] || bundle=$PWD
+[ -z "$TRACEPARENT" ] || echo "$TRACEPARENT" > "$bundle/trace-$verb"
 case $verb in
 create)
   [ -e "$bundle/refuse" ] && fail "$(cat "$bundle/refuse")"
