@@ -14,7 +14,7 @@ use proto::prost::Message;
 use proto::ttrpc::Status;
 
 use super::shim_client::{ACTION, LIFECYCLE, Method, QUERY, ShimClient, is_broken};
-use super::task::{Life, ProcessExit, ProcessRef, Task};
+use super::task::{Life, ProcessRef, Task};
 use super::{Origin, Result, Runtime, RuntimeError, oom};
 
 /// What a shim tells of a process.
@@ -24,10 +24,6 @@ pub(crate) type ProcessState = shim::StateResponse;
 const LIST: Duration = Duration::from_secs(1);
 /// How long a broken connection may take to be redialled or found dead.
 const SETTLE: Duration = Duration::from_secs(40);
-/// How often a silent shim is asked again.
-const PROBE: Duration = Duration::from_secs(1);
-/// How long a question to a silent shim may wait.
-const PROBE_LIMIT: Duration = Duration::from_secs(60);
 
 /// What came of a call.
 pub(super) enum Asked<A> {
@@ -381,140 +377,10 @@ impl Runtime {
         )
         .await
     }
-
-    /// Waits for the end of a process.
-    pub(crate) async fn wait(
-        self: &Arc<Self>,
-        origin: &Origin,
-        id: &str,
-        process: ProcessRef,
-    ) -> Result<ProcessExit> {
-        let task = self.task(&origin.namespace, id).await?;
-        let exit_of = |task: &Task| task.process(&process).and_then(|p| p.exit);
-        let request = shim::WaitRequest {
-            id: id.to_owned(),
-            exec_id: process.wire().to_owned(),
-        };
-        loop {
-            if let Some(exit) = exit_of(&task) {
-                return Ok(exit);
-            }
-            let shim = match task.life() {
-                Life::Live(shim) => shim,
-                Life::Dead => {
-                    return Err(RuntimeError::NoProcess(format!(
-                        "{} not found",
-                        process.wire()
-                    )));
-                }
-                _ => return Err(RuntimeError::NotFound(id.to_owned())),
-            };
-            let traceparent = origin.traceparent.as_deref();
-            let told = shim.client.call::<_, shim::WaitResponse>(
-                Method::Wait,
-                None,
-                traceparent,
-                &request,
-            );
-            let changed = task.until(None, |task| {
-                (exit_of(task).is_some() || !is_live_with(task, &shim.client)).then_some(())
-            });
-            tokio::select! {
-                told = told => match told {
-                    Ok(told) => return Ok(self.waited(&task, &process, &told)),
-                    Err(status) if is_broken(&status) => {
-                        settled(&task, &shim.client).await;
-                    }
-                    Err(status) => return Err(RuntimeError::Shim(status)),
-                },
-                _ = changed => {}
-            }
-        }
-    }
-
-    /// The shim has told of an exit by its answer; the event should have come as well, but must come.
-    fn waited(
-        self: &Arc<Self>,
-        task: &Arc<Task>,
-        process: &ProcessRef,
-        told: &shim::WaitResponse,
-    ) -> ProcessExit {
-        let known = task.process(process).unwrap_or_default();
-        let exit = ProcessExit {
-            pid: known.pid.unwrap_or(0),
-            status: told.exit_status,
-            exited_at: told.exited_at.as_ref().map_or(0, crate::time::from_wire),
-            reason: String::new(),
-        };
-        task.note_exit(process, exit.clone());
-        let (runtime, task, process) = (self.clone(), task.clone(), process.clone());
-        let published = exit.clone();
-        tokio::spawn(async move { runtime.ensure_published(&task, &process, &published).await });
-        exit
-    }
-
-    /// Marks the shim behind `client` silent, and asks it now and then until it is not.
-    pub(super) fn mark_silent(self: &Arc<Self>, task: &Arc<Task>, client: &ShimClient) {
-        if task.set_silent(client, true) {
-            self.probe(task, client);
-        }
-    }
-
-    /// Asks a silent shim now and then until it is not.
-    pub(super) fn probe(self: &Arc<Self>, task: &Arc<Task>, client: &ShimClient) {
-        tracing::warn!(
-            namespace = task.namespace,
-            id = task.id,
-            "a shim does not answer"
-        );
-        let (runtime, task, client) = (self.clone(), task.clone(), client.clone());
-        tokio::spawn(async move {
-            while is_live_with(&task, &client) {
-                tokio::time::sleep(PROBE).await;
-                let request = shim::StateRequest {
-                    id: task.id.clone(),
-                    exec_id: String::new(),
-                };
-                let told = client
-                    .call(Method::State, Some(PROBE_LIMIT), None, &request)
-                    .await;
-                match told {
-                    Err(status) if status.kind == ErrorKind::DeadlineExceeded => {}
-                    Err(status) if is_broken(&status) => return,
-                    told => {
-                        tracing::info!(
-                            namespace = task.namespace,
-                            id = task.id,
-                            "a shim answers again"
-                        );
-                        task.set_silent(&client, false);
-                        if let Ok(state) = told {
-                            runtime.learn(&task, &ProcessRef::Init, &state).await;
-                        }
-                        return;
-                    }
-                }
-            }
-        });
-    }
-
-    /// Takes in what a shim told of a process; an exit is made sure to be published.
-    pub(super) async fn learn(
-        self: &Arc<Self>,
-        task: &Arc<Task>,
-        process: &ProcessRef,
-        told: &ProcessState,
-    ) {
-        if task.note_state(process, told)
-            && let Some(exit) = task.process(process).and_then(|p| p.exit)
-        {
-            self.ensure_published(task, process, &exit).await;
-        }
-    }
 }
 
 /// Whether the task is live through this very connection.
-fn is_live_with(task: &Task, client: &ShimClient) -> bool {
+pub(super) fn is_live_with(task: &Task, client: &ShimClient) -> bool {
     matches!(task.life(), Life::Live(shim) if shim.client.is_same(client))
 }
 

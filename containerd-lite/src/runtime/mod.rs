@@ -6,7 +6,8 @@
 //!                        │  └──────────── exits and other events (shim_events) ◀─────────┘
 //!                        ├── launch, spawn, answer    the shim's `start` and `delete` commands
 //!                        ├── bundle                   the folder that lets us find it again
-//!                        ├── create, calls, delete    what clients ask for
+//!                        ├── create, calls, wait, delete   what clients ask for
+//!                        ├── silent                   shims that do not answer
 //!                        ├── watch                    a connection closed: redial, or bury the task of a dead shim
 //!                        └── recover                  at start: every bundle is adopted or buried
 //! ```
@@ -28,8 +29,10 @@ mod record;
 mod recover;
 mod shim_client;
 mod shim_events;
+mod silent;
 mod spawn;
 mod task;
+mod wait;
 mod watch;
 
 use std::collections::HashMap;

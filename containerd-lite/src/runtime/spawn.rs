@@ -145,6 +145,11 @@ fn spawn(command: Invocation) -> std::io::Result<(PipeReader, Child)> {
     ] {
         builder.env_remove(name);
     }
+    for (name, value) in crate::allocator::SETTINGS {
+        if std::env::var(name).is_ok_and(|given| given == value) {
+            builder.env_remove(name);
+        }
+    }
     if command.combined {
         builder.stderr(writer.try_clone()?);
     }
