@@ -100,6 +100,7 @@ fn print_config(command: ConfigCommand, flags: &Flags) -> anyhow::Result<()> {
 fn run(flags: &Flags) -> anyhow::Result<()> {
     let (config, warnings) = Config::load(flags)?;
     config.level.install(config.format);
+    crate::allocator::settle();
     for warning in warnings {
         tracing::warn!("{warning}");
     }

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use toml::{Table, Value};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Where the configuration is looked for unless a flag names it.
 const DEFAULT_FILE: &str = "/etc/containerd-lite/config.toml";
@@ -102,14 +105,18 @@ impl Level {
             Self::Warn => tracing::Level::WARN,
             Self::Error => tracing::Level::ERROR,
         };
-        // A plain level, no directives: those would bring the regex engine into every process.
-        let base = tracing_subscriber::fmt()
-            .with_max_level(level)
+        // Levels by program part, no directives: those would bring the regex engine into every process. The parts below
+        // us (HTTP/2 frames) are of interest to nobody who looks for a fault of ours.
+        let filter = Targets::new()
+            .with_default(level.min(tracing::Level::INFO))
+            .with_target(env!("CARGO_CRATE_NAME"), level);
+        let lines = tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
             .with_ansi(false);
+        let base = tracing_subscriber::registry().with(filter);
         match format {
-            Format::Text => base.with_target(self.is_debug()).init(),
-            Format::Json => base.json().init(),
+            Format::Text => base.with(lines.with_target(self.is_debug())).init(),
+            Format::Json => base.with(lines.json()).init(),
         }
     }
 }

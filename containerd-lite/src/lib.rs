@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+mod allocator;
 pub mod cli;
 mod config;
 mod content;
