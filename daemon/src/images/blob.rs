@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proto::containerd::services::content::v1::{
-    Info, InfoRequest, ReadContentRequest, UpdateRequest, WriteAction, WriteContentRequest,
-    WriteContentResponse,
+    AbortRequest, Info, InfoRequest, ReadContentRequest, UpdateRequest, WriteAction,
+    WriteContentRequest, WriteContentResponse,
 };
 use proto::error::ErrorKind;
 use sha2::{Digest as _, Sha256};
@@ -139,6 +139,30 @@ pub(crate) async fn put(backend: &Backend, bytes: &[u8], labels: Labels) -> Resu
         label(backend, &digest, labels).await?;
     }
     Ok(digest)
+}
+
+/// Throws an ingest away. Its writer, if it was ours, is gone but perhaps not yet missed.
+pub(crate) async fn abort(backend: &Backend, name: &str) -> Result<()> {
+    const TRIES: u32 = 40;
+    // Emptied first: on a full disk containerd may not be able to write down that it is gone.
+    if let Ok(Opened::Writer(mut writer)) = Writer::open(backend, name, "", 0).await
+        && let Err(e) = writer.truncate().await
+    {
+        tracing::debug!("{e}");
+    }
+    for attempt in 0.. {
+        let request = AbortRequest {
+            r#ref: name.to_owned(),
+        };
+        match within(QUICK, backend.content().abort(request)).await {
+            Err(e) if e.kind() == ErrorKind::Unavailable && attempt < TRIES => {
+                tokio::time::sleep(Duration::from_millis(25)).await;
+            }
+            Err(e) if !e.is_not_found() => return Err(e.during(format!("abort ingest {name}"))),
+            _ => return Ok(()),
+        }
+    }
+    unreachable!("the last attempt returns")
 }
 
 /// What opening a writer came to.

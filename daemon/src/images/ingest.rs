@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 
-use super::blob::{Labels, Opened, Writer};
+use super::blob::{self, Labels, Opened, Writer};
 use crate::backend::{Backend, Lease};
 use crate::error::{Error, Result};
 
@@ -16,6 +16,8 @@ const PIECE: usize = 512 << 10;
 /// A blob in the making, fed by a blocking thread.
 #[derive(Debug)]
 pub(crate) struct Ingest {
+    backend: Backend,
+    name: String,
     runtime: Handle,
     writer: Option<Box<Writer>>,
     pending: BytesMut,
@@ -29,6 +31,8 @@ impl Ingest {
         let name = format!("{what}-{}", crate::random::hex(12));
         match Writer::open(leased, &name, "", 0).await? {
             Opened::Writer(writer) => Ok(Self {
+                backend: leased.clone(),
+                name,
                 runtime: Handle::current(),
                 writer: Some(writer),
                 pending: BytesMut::with_capacity(PIECE),
@@ -63,12 +67,27 @@ impl Ingest {
     /// Makes it a blob; answers its digest and size.
     pub(crate) fn commit(mut self) -> Result<(String, u64)> {
         self.flush()?;
-        let digest = format!("sha256:{}", hex::encode(self.sum.finalize()));
+        let digest = format!("sha256:{}", hex::encode(self.sum.finalize_reset()));
         if let Some(writer) = self.writer.take() {
             self.runtime
                 .block_on(writer.commit(self.size, &digest, Labels::new()))?;
         }
         Ok((digest, self.size))
+    }
+}
+
+impl Drop for Ingest {
+    /// An ingest that was not committed goes at once: it may be what fills the disk, and then ending the lease fails too.
+    fn drop(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            drop(writer);
+            let (backend, name) = (self.backend.clone(), std::mem::take(&mut self.name));
+            self.runtime.spawn(async move {
+                if let Err(e) = blob::abort(&backend, &name).await {
+                    tracing::debug!("{e}");
+                }
+            });
+        }
     }
 }
 
