@@ -64,24 +64,23 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
     let body = body(&args)?;
-    let mut failures = Vec::new();
+    let (mut failures, mut warnings) = (Vec::new(), String::new());
     for name in &args.containers {
-        match session
+        let request = session
             .client
             .post(&container_path(name, "/update"))
-            .json_body(&body)
-            .json::<UpdateResponse>()
-            .await
-        {
+            .json_body(&body);
+        match request.json::<UpdateResponse>().await {
             Ok(told) => {
                 print(&format!("{name}\n"))?;
                 for warning in told.warnings.unwrap_or_default() {
-                    crate::format::tell(&format!("{warning}\n"));
+                    warnings += &format!("{warning}\n");
                 }
             }
             Err(error) => failures.push(error.to_string()),
         }
     }
+    print(&warnings)?;
     all_told(&failures)
 }
 
