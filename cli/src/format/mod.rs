@@ -2,6 +2,7 @@
 
 mod json;
 mod local;
+mod rows;
 mod table;
 mod template;
 mod units;
@@ -10,8 +11,9 @@ use std::io::{self, Write as _};
 
 pub(crate) use json::{compact, indent};
 pub(crate) use local::local;
+pub(crate) use rows::{Row, Style, print_rows};
 pub(crate) use table::{TabWriter, VERSION_STYLE};
-pub(crate) use template::{FormatError, Row, Style, Template, print_rows};
+pub(crate) use template::{FormatError, Template};
 pub(crate) use units::{ago, bytes_1000, bytes_1000_precise, bytes_1024, ellipsis, short_id};
 
 /// Writes text to standard output. A closed pipe is an error, not a panic.

@@ -8,6 +8,7 @@
 
 pub(crate) mod env;
 pub(crate) mod flags;
+pub(crate) mod ipam;
 pub(crate) mod mounts;
 pub(crate) mod network;
 pub(crate) mod ports;
