@@ -23,7 +23,7 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::error::{During, Error, Result};
+use crate::error::{Error, Result};
 
 /// containerd's limit for one message, both ways.
 const MESSAGE: usize = 16 << 20;

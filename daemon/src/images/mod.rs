@@ -12,8 +12,10 @@
 //! An image's id is the digest of its config. Several names may have one id.
 
 pub(crate) mod blob;
+mod busy;
 mod changes;
 mod commit;
+mod contents;
 mod history;
 mod import;
 pub(crate) mod ingest;
@@ -42,6 +44,7 @@ use crate::db::Db;
 use crate::error::{During, Error, Result};
 use crate::registry::Registries;
 
+use busy::{Busy, BusyGuard};
 use manifest::{Document, ImageFile, Platform};
 use reference::Reference;
 
@@ -401,65 +404,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Locks by name, so that two pulls of one layer fetch it once.
-#[derive(Debug, Clone, Default)]
-struct Busy {
-    locks: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
-}
-
-/// A held lock; gone with it.
-#[derive(Debug)]
-pub(crate) struct BusyGuard {
-    busy: Busy,
-    name: String,
-    held: Option<tokio::sync::OwnedMutexGuard<()>>,
-}
-
-impl Busy {
-    async fn take(&self, name: &str) -> BusyGuard {
-        let mutex = lock(&self.locks)
-            .entry(name.to_owned())
-            .or_default()
-            .clone();
-        BusyGuard {
-            busy: self.clone(),
-            name: name.to_owned(),
-            held: Some(mutex.lock_owned().await),
-        }
-    }
-}
-
-impl Drop for BusyGuard {
-    fn drop(&mut self) {
-        self.held = None;
-        let mut locks = lock(&self.busy.locks);
-        // One count is the map's; more are other waiters'.
-        if locks
-            .get(&self.name)
-            .is_some_and(|mutex| Arc::strong_count(mutex) == 1)
-        {
-            locks.remove(&self.name);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn locks_exclude_and_leave_nothing() {
-        let busy = Busy::default();
-        let first = busy.take("a").await;
-        let other = busy.clone();
-        let waiter = tokio::spawn(async move { drop(other.take("a").await) });
-        tokio::task::yield_now().await;
-        assert!(!waiter.is_finished());
-        drop(first);
-        waiter.await.unwrap();
-        drop(busy.take("b").await);
-        assert!(lock(&busy.locks).is_empty());
-    }
 
     #[test]
     fn ids_and_messages() {

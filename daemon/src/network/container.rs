@@ -80,7 +80,7 @@ pub(crate) fn wanted(
         .chain([mac])
     {
         if !mac.is_empty() {
-            super::parse_mac(mac)?;
+            super::mac::parse(mac)?;
         }
     }
     Ok(networks)

@@ -18,8 +18,11 @@ pub(crate) mod container;
 mod endpoint;
 pub(crate) mod files;
 pub(crate) mod ipam;
+mod mac;
 mod nft;
+mod setup;
 pub(crate) mod show;
+mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -35,12 +38,7 @@ use crate::db::Db;
 use crate::error::{During, Error, Result};
 
 use ipam::{Pool, Subnet};
-
-/// Kind of the records.
-const KIND: &str = "network";
-
-/// Extension of the files of endpoints that are being removed.
-const LEAVING: &str = "leaving";
+use store::{LEAVING, Record, Settings};
 
 /// Name of the default network.
 pub(crate) const BRIDGE: &str = "bridge";
@@ -79,21 +77,6 @@ pub(crate) struct Endpoint {
     pub(crate) gateway: Ipv4Addr,
     /// Hardware address of the container's interface.
     pub(crate) mac: String,
-    #[serde(flatten)]
-    other: BTreeMap<String, Value>,
-}
-
-/// The record of the default network.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Record {
-    version: u32,
-    id: String,
-    created: String,
-    interface: String,
-    mac: String,
-    /// Address of the bridge with the bits of its subnet.
-    #[serde(default)]
-    address: Option<String>,
     #[serde(flatten)]
     other: BTreeMap<String, Value>,
 }
@@ -142,22 +125,6 @@ struct State {
     inherited: BTreeSet<String>,
 }
 
-/// The part of the configuration that matters here.
-#[derive(Debug, Clone)]
-struct Settings {
-    endpoints: PathBuf,
-    netns: PathBuf,
-    /// A bridge that is used as it is; `none` for no default network.
-    bridge: Option<String>,
-    bip: Option<String>,
-    iptables: bool,
-    forward: bool,
-    masquerade: bool,
-    icc: bool,
-    mtu: u32,
-    dns: files::Dns,
-}
-
 impl Network {
     /// Reads the records and starts to set up the bridge.
     pub(crate) async fn open(config: &Config, db: &Db) -> Result<Self> {
@@ -189,7 +156,7 @@ impl Network {
         for dir in [&settings.endpoints, &settings.netns] {
             crate::make_private(dir)?;
         }
-        let record = record(db).await?;
+        let record = store::record(db).await?;
         let endpoints = settings.load()?;
         settings.unpin_strays(&endpoints)?;
         let network = Self {
@@ -273,7 +240,7 @@ impl Network {
             netns: endpoint.netns.clone(),
             bridge: bridge.index,
             veth: endpoint.veth.clone(),
-            mac: parse_mac(&endpoint.mac)?,
+            mac: mac::parse(&endpoint.mac)?,
             ip: endpoint.ip,
             bits: endpoint.bits,
             gateway: endpoint.gateway,
@@ -356,12 +323,12 @@ impl Network {
         let mut set_up = self.inner.bridge.lock().await;
         let record = self.inner.record();
         if self.inner.settings.iptables {
-            nft::remove(&table(&record)).await?;
+            nft::remove(&store::table(&record)).await?;
         }
         let handle = bridge::connect()?;
         if self.inner.settings.bridge.is_none()
             && let Some(link) = bridge::find(&handle, &record.interface).await?
-            && link.mac == parse_mac(&record.mac)?
+            && link.mac == mac::parse(&record.mac)?
         {
             bridge::remove(&handle, &record.interface, link.index).await?;
         }
@@ -422,120 +389,6 @@ impl Inner {
         Ok(bridge)
     }
 
-    async fn set_up(&self) -> Result<Bridge> {
-        let handle = bridge::connect()?;
-        let bridge = match &self.settings.bridge {
-            Some(name) => self.foreign(&handle, name).await?,
-            None => self.own(&handle).await?,
-        };
-        if self.settings.forward {
-            bridge::forward_packets()?;
-        }
-        if self.settings.iptables {
-            let record = self.record();
-            nft::Rules {
-                table: &table(&record),
-                bridge: &bridge.name,
-                subnet: bridge.subnet,
-                icc: self.settings.icc,
-                masquerade: self.settings.masquerade,
-            }
-            .apply()
-            .await?;
-        }
-        Ok(bridge)
-    }
-
-    /// A bridge that somebody else made, used as it is.
-    async fn foreign(&self, handle: &rtnetlink::Handle, name: &str) -> Result<Bridge> {
-        let link = bridge::find(handle, name)
-            .await?
-            .filter(|link| link.is_bridge)
-            .ok_or_else(|| Error::not_found(format!("bridge {name} does not exist")))?;
-        let addresses = bridge::addresses(handle, link.index).await?;
-        let (_, gateway, bits) = addresses
-            .into_iter()
-            .next()
-            .ok_or_else(|| Error::invalid(format!("bridge {name} has no IPv4 address")))?;
-        Ok(Bridge {
-            name: name.to_owned(),
-            index: link.index,
-            gateway,
-            subnet: Subnet::around(gateway, bits),
-        })
-    }
-
-    /// Our own bridge: found by its mark, or made under the first name that nobody else has.
-    async fn own(&self, handle: &rtnetlink::Handle) -> Result<Bridge> {
-        let mut record = self.record();
-        let mac = parse_mac(&record.mac)?;
-        let names = std::iter::once(record.interface.clone())
-            .chain(["docker0".to_owned()])
-            .chain((0..16).map(|n| format!("docker-lite{n}")));
-        for name in names {
-            let link = match bridge::find(handle, &name).await? {
-                Some(link) if link.is_bridge && link.mac == mac => link,
-                Some(_) => continue,
-                None => {
-                    if !bridge::make(handle, &name, mac).await? {
-                        continue;
-                    }
-                    bridge::find(handle, &name).await?.ok_or_else(|| {
-                        Error::internal(format!("bridge {name} has vanished after it was made"))
-                    })?
-                }
-            };
-            let (gateway, subnet) = self.choose(handle, &record, link.index).await?;
-            let address = format!("{gateway}/{}", subnet.bits());
-            if record.interface != name || record.address.as_ref() != Some(&address) {
-                record.interface.clone_from(&name);
-                record.address = Some(address);
-                self.db.put(KIND, BRIDGE, &record).await?;
-                *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
-            }
-            let mtu = self.settings.mtu;
-            bridge::configure(handle, &name, link.index, gateway, subnet.bits(), mtu).await?;
-            return Ok(Bridge {
-                name,
-                index: link.index,
-                gateway,
-                subnet,
-            });
-        }
-        Err(Error::conflict(
-            "docker0 and docker-lite0 to docker-lite15 belong to others; name a bridge by --bridge",
-        ))
-    }
-
-    /// The subnet of our bridge: the one asked for, the one it had, or the first that the host has no route to.
-    async fn choose(
-        &self,
-        handle: &rtnetlink::Handle,
-        record: &Record,
-        index: u32,
-    ) -> Result<(Ipv4Addr, Subnet)> {
-        if let Some(bip) = &self.settings.bip {
-            return ipam::host_and_subnet(bip).map_err(|e| Error::invalid(e.to_string()));
-        }
-        let recorded = record
-            .address
-            .as_deref()
-            .and_then(|text| ipam::host_and_subnet(text).ok());
-        // Endpoints hold addresses of the recorded subnet: it cannot change under them.
-        if let (Some(recorded), false) = (recorded, self.state().endpoints.is_empty()) {
-            return Ok(recorded);
-        }
-        let taken = bridge::routed(handle, Some(index)).await?;
-        let free = |subnet: &Subnet| !taken.iter().any(|other| other.overlaps(*subnet));
-        if let Some((gateway, subnet)) = recorded.filter(|(_, subnet)| free(subnet)) {
-            return Ok((gateway, subnet));
-        }
-        let subnet = ipam::default_pools().find(free).ok_or_else(|| {
-            Error::conflict("no subnet is free for the default bridge; name one by --bip")
-        })?;
-        Ok((subnet.first(), subnet))
-    }
-
     fn fill_pool(&self, bridge: &Bridge) {
         let mut state = self.state();
         let mut pool = Pool::new(bridge.subnet, bridge.gateway);
@@ -559,12 +412,12 @@ impl Inner {
             .map_err(|e| Error::new(proto::error::ErrorKind::ResourceExhausted, e.to_string()))?;
         let random = crate::random::hex(32);
         let mac = match wanted.mac.as_str() {
-            "" => random_mac(),
+            "" => mac::random(),
             given => given.to_owned(),
         };
         let endpoint = Endpoint {
             version: 1,
-            boot_id: boot_id(),
+            boot_id: store::boot_id(),
             container: container.to_owned(),
             netns: self.settings.netns.join(container),
             veth: format!("veth{}", &random[..7]),
@@ -575,7 +428,7 @@ impl Inner {
             mac,
             other: BTreeMap::new(),
         };
-        let saved = parse_mac(&endpoint.mac).and_then(|_| self.settings.save(&endpoint));
+        let saved = mac::parse(&endpoint.mac).and_then(|_| self.settings.save(&endpoint));
         if let Err(e) = saved {
             pool.give_back(ip);
             return Err(e);
@@ -587,181 +440,9 @@ impl Inner {
     }
 }
 
-impl Settings {
-    fn file(&self, endpoint: &str) -> PathBuf {
-        self.endpoints.join(format!("{endpoint}.json"))
-    }
-
-    /// By rename, so that it is there whole or not at all. It need not survive power loss: neither does the endpoint.
-    fn save(&self, endpoint: &Endpoint) -> Result<()> {
-        let path = self.file(&endpoint.id);
-        let what = || format!("write {}", path.display());
-        let bytes = serde_json::to_vec(endpoint)
-            .map_err(|e| Error::internal(format!("{}: {e}", what())))?;
-        let temporary = path.with_extension("tmp");
-        std::fs::write(&temporary, bytes).during(what)?;
-        std::fs::rename(&temporary, &path).during(what)
-    }
-
-    /// The endpoints of this boot, by container. Files of another boot, and half-written ones, are removed.
-    fn load(&self) -> Result<BTreeMap<String, Endpoint>> {
-        let read = self.read_all("json")?.into_iter();
-        Ok(read.map(|e| (e.container.clone(), e)).collect())
-    }
-
-    /// Lets go of namespaces that no endpoint speaks of: a daemon was killed between the two steps of a removal, or before a
-    /// reboot if the directory outlived it.
-    fn unpin_strays(&self, endpoints: &BTreeMap<String, Endpoint>) -> Result<()> {
-        let what = || format!("read {}", self.netns.display());
-        for entry in std::fs::read_dir(&self.netns).during(what)? {
-            let path = entry.during(what)?.path();
-            if !endpoints.values().any(|endpoint| endpoint.netns == path) {
-                endpoint::unpin(&path)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The endpoints whose removal was cut short.
-    fn leaving(&self) -> Result<Vec<Endpoint>> {
-        self.read_all(LEAVING)
-    }
-
-    fn read_all(&self, extension: &str) -> Result<Vec<Endpoint>> {
-        let boot_id = boot_id();
-        let mut endpoints = Vec::new();
-        let what = || format!("read {}", self.endpoints.display());
-        for entry in std::fs::read_dir(&self.endpoints).during(what)? {
-            let path = entry.during(what)?.path();
-            let kind = path.extension().and_then(|kind| kind.to_str());
-            if kind != Some(extension) && kind != Some("tmp") {
-                continue;
-            }
-            let bytes = std::fs::read(&path).during(|| format!("read {}", path.display()))?;
-            match serde_json::from_slice::<Endpoint>(&bytes) {
-                Ok(endpoint) if endpoint.boot_id == boot_id && kind != Some("tmp") => {
-                    endpoints.push(endpoint);
-                }
-                _ => {
-                    tracing::info!("{} is stale and removed", path.display());
-                    std::fs::remove_file(&path).during(|| format!("remove {}", path.display()))?;
-                }
-            }
-        }
-        Ok(endpoints)
-    }
-}
-
-/// The record of the default network, made at the first start.
-async fn record(db: &Db) -> Result<Record> {
-    let known: Vec<(String, Record)> = db.all(KIND).await?;
-    if let Some((_, record)) = known.into_iter().find(|(name, _)| name == BRIDGE) {
-        return Ok(record);
-    }
-    let record = Record {
-        version: 1,
-        id: crate::random::hex(32),
-        created: crate::images::now(),
-        interface: "docker0".into(),
-        mac: random_mac(),
-        address: None,
-        other: BTreeMap::new(),
-    };
-    db.put(KIND, BRIDGE, &record).await?;
-    Ok(record)
-}
-
-/// Name of the packet filter table of this installation.
-fn table(record: &Record) -> String {
-    format!("dockerd-lite-{}", record.id.get(..12).unwrap_or(&record.id))
-}
-
-/// A locally administered address.
-fn random_mac() -> String {
-    let hex = crate::random::hex(4);
-    format!(
-        "02:42:{}:{}:{}:{}",
-        &hex[..2],
-        &hex[2..4],
-        &hex[4..6],
-        &hex[6..8]
-    )
-}
-
-fn parse_mac(text: &str) -> Result<[u8; 6]> {
-    let wrong = || Error::invalid(format!("invalid MAC address {text:?}"));
-    let parts: Vec<&str> = text.split([':', '-']).collect();
-    let mut mac = [0u8; 6];
-    if parts.len() != mac.len() {
-        return Err(wrong());
-    }
-    for (byte, part) in mac.iter_mut().zip(parts) {
-        *byte = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
-    }
-    // The lowest bit marks a group, which no interface can be.
-    if mac[0] & 1 == 1 || mac == [0; 6] {
-        return Err(wrong());
-    }
-    Ok(mac)
-}
-
-fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map(|text| text.trim().to_owned())
-        .unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hardware_addresses() {
-        assert_eq!(
-            parse_mac("02:42:ac:11:00:02").unwrap(),
-            [2, 0x42, 0xac, 0x11, 0, 2]
-        );
-        assert!(parse_mac(&random_mac()).is_ok());
-        for bad in [
-            "",
-            "02:42",
-            "01:00:5e:00:00:01",
-            "00:00:00:00:00:00",
-            "zz:42:ac:11:00:02",
-        ] {
-            assert!(parse_mac(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn files_of_another_boot_are_dropped() {
-        let dir = tempfile::tempdir().unwrap();
-        let settings = Settings {
-            endpoints: dir.path().to_owned(),
-            netns: dir.path().to_owned(),
-            bridge: None,
-            bip: None,
-            iptables: false,
-            forward: false,
-            masquerade: false,
-            icc: true,
-            mtu: 0,
-            dns: files::Dns::default(),
-        };
-        let mut endpoint: Endpoint = serde_json::from_value(serde_json::json!({
-            "version": 1, "boot_id": boot_id(), "container": "a", "id": "e", "netns": "/n", "veth": "v",
-            "ip": "10.0.0.2", "bits": 16, "gateway": "10.0.0.1", "mac": "02:42:00:00:00:01", "new": 1
-        }))
-        .unwrap();
-        settings.save(&endpoint).unwrap();
-        assert_eq!(settings.load().unwrap()["a"], endpoint);
-        endpoint.boot_id = "other".into();
-        endpoint.id = "b".into();
-        settings.save(&endpoint).unwrap();
-        std::fs::write(dir.path().join("c.tmp"), "{").unwrap();
-        assert_eq!(settings.load().unwrap().len(), 1);
-        assert!(!dir.path().join("b.json").exists() && !dir.path().join("c.tmp").exists());
-    }
 
     /// Run by hand or by CI: `unshare -n` around the test program, as root.
     #[tokio::test]

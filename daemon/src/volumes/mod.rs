@@ -13,14 +13,16 @@
 //! Who uses a volume is known by the containers' records alone. Between `prepare` and the moment when a container's record
 //! is written, [`Pins`] stand for it.
 
+mod directory;
 pub(crate) mod populate;
 pub(crate) mod request;
 pub(crate) mod runtime;
+mod tmpfs;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use proto::engine::{Volume, VolumeCreate, VolumesPruned};
@@ -32,6 +34,8 @@ use crate::config::Config;
 use crate::db::Db;
 use crate::error::{During, Error, Result};
 
+use directory::{REMOVING, disk_usage, make_dir, sweep};
+pub(crate) use directory::{blocking, set_mode};
 use request::{Mount, Source};
 
 /// Kind of the records.
@@ -42,9 +46,6 @@ const LOCAL: &str = "local";
 
 /// Label of volumes whose name was made up.
 pub(crate) const ANONYMOUS: &str = "com.docker.volume.anonymous";
-
-/// Directories that are being removed.
-const REMOVING: &str = ".removing-";
 
 /// Filters of the list.
 pub(crate) const FILTERS: [&str; 5] = ["dangling", "driver", "label", "label!", "name"];
@@ -386,67 +387,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs blocking work on a thread of its own.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| Error::internal(format!("blocking work ended early: {e}")))?
-}
-
-fn make_dir(path: &Path) -> Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o711)
-        .create(path)
-        .during(|| format!("make {}", path.display()))
-}
-
-/// Sets the permission bits.
-pub(crate) fn set_mode(path: &Path, mode: u32) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
-}
-
-/// Removes what a removal that was cut short has left.
-fn sweep(root: &Path) -> Result<()> {
-    for entry in fs::read_dir(root).during(|| format!("read {}", root.display()))? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(REMOVING) {
-            fs::remove_dir_all(entry.path())
-                .during(|| format!("remove {}", entry.path().display()))?;
-        }
-    }
-    Ok(())
-}
-
-/// Bytes below a directory. Links are not followed; files that vanish meanwhile count nothing.
-fn disk_usage(root: &Path) -> Result<u64> {
-    use std::os::unix::fs::MetadataExt;
-    let mut sum = 0;
-    let mut seen = std::collections::HashSet::new();
-    let mut todo = vec![root.to_owned()];
-    while let Some(directory) = todo.pop() {
-        let Ok(entries) = fs::read_dir(&directory) else {
-            continue;
-        };
-        for entry in entries.flatten() {
-            let Ok(meta) = entry.metadata() else { continue };
-            if meta.is_dir() {
-                todo.push(entry.path());
-            }
-            if meta.nlink() < 2 || meta.is_dir() || seen.insert((meta.dev(), meta.ino())) {
-                sum += meta.blocks() * 512;
-            }
-        }
-    }
-    Ok(sum)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     async fn volumes(dir: &Path) -> Volumes {
         let db = Db::open(&dir.join("r.db")).unwrap();
