@@ -21,6 +21,7 @@ pub mod cli;
 mod config;
 mod content;
 mod diff;
+mod disk;
 mod error;
 mod events;
 mod filters;

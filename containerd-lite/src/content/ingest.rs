@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::store::{exists, folder_of, io};
 use super::{Blobs, ContentError, Digest};
+use crate::disk::Meter;
 use crate::metadata::{Blob, IngestRow, Labels, MetadataError};
 use crate::time::{Nanos, now};
 
@@ -26,6 +27,7 @@ pub(crate) struct Ingest {
     total: i64,
     started_at: Nanos,
     updated_at: Nanos,
+    meter: Meter,
     _lock: WriterGuard,
 }
 
@@ -128,6 +130,7 @@ impl Ingest {
             total: row.total,
             started_at: row.started_at,
             updated_at: now,
+            meter: Meter::new(),
             _lock: guard,
         })
     }
@@ -178,6 +181,9 @@ impl Ingest {
                 hasher,
                 offset,
             } => {
+                self.meter
+                    .take(&*file, data.len() as u64)
+                    .map_err(io("write ingest", &path))?;
                 file.write_all(data).map_err(io("write ingest", &path))?;
                 hasher.update(data);
                 *offset += data.len() as i64;

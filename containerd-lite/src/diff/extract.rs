@@ -16,6 +16,7 @@ use super::ours::Ours;
 use super::root::{Directory, Root, is_directory, normalise, open_plain, remove};
 use super::target::Target;
 use super::{DiffError, io};
+use crate::disk::Meter;
 
 /// Prefix of the names that stand for a removal.
 const WHITEOUT: &[u8] = b".wh.";
@@ -23,8 +24,7 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Other names of AUFS's own.
 const RESERVED: &[u8] = b".wh..wh.";
-/// Written bytes (an entry counts as some) between two looks at the disk; as many stay free at least.
-const LOOK: u64 = 16 << 20;
+/// What an entry without data takes.
 const ENTRY: u64 = 4096;
 
 /// Where to put entries, and what has been put there.
@@ -35,8 +35,7 @@ pub(super) struct Extractor {
     /// Directories and their times, to be set when nothing is put into them any more.
     directories: Vec<(PathBuf, Timestamps)>,
     buffer: Vec<u8>,
-    unlooked: u64,
-    look: u64,
+    meter: Meter,
     attributes: Attributes,
 }
 
@@ -50,8 +49,7 @@ impl Extractor {
             ours,
             directories: Vec::new(),
             buffer: vec![0; 128 << 10],
-            unlooked: LOOK,
-            look: LOOK,
+            meter: Meter::new(),
             attributes: Attributes::default(),
         })
     }
@@ -115,25 +113,12 @@ impl Extractor {
         Ok(())
     }
 
-    /// Looks at the free space now and then: a layer must not fill the disk.
+    /// A layer must not fill the disk.
     fn reserve(&mut self, path: &Path, bytes: u64) -> Result<(), DiffError> {
-        self.unlooked = self.unlooked.saturating_add(bytes);
-        if self.unlooked < self.look {
-            return Ok(());
-        }
-        self.unlooked = 0;
-        let stat =
-            rustix::fs::fstatvfs(&*self.root.top().fd).map_err(io("look at the disk for", path))?;
-        let [free, all] = [stat.f_bavail, stat.f_blocks].map(|n| n.saturating_mul(stat.f_frsize));
-        // On a small disk a part of it, so that small layers still go there.
-        self.look = LOOK.min(all / 64).max(1 << 16);
-        if free < 2 * self.look {
-            return Err(DiffError::DiskFull {
-                path: path.display().to_string(),
-                free,
-            });
-        }
-        Ok(())
+        let Self { meter, root, .. } = self;
+        meter
+            .take(&*root.top().fd, bytes)
+            .map_err(io("write", path))
     }
 
     fn put_root(&mut self, entry: &Entry) -> Result<(), DiffError> {

@@ -61,8 +61,6 @@ pub(crate) enum DiffError {
     Entry { path: String, what: &'static str },
     #[error("layer entry {path:?}: {what} is not supported")]
     Unsupported { path: String, what: &'static str },
-    #[error("layer entry {path:?}: only {free} bytes are left on the disk")]
-    DiskFull { path: String, free: u64 },
     #[error("{attempt} {path}", path = .path.display())]
     Io {
         attempt: &'static str,
@@ -83,7 +81,6 @@ impl crate::error::Kind for DiffError {
                 ErrorKind::Internal | ErrorKind::NotFound => ErrorKind::InvalidArgument,
                 kind => kind,
             },
-            Self::DiskFull { .. } => ErrorKind::ResourceExhausted,
             Self::Io { source, .. } => match source.raw_os_error() {
                 // A path component that is no directory, a loop of links, a name that is too long: the layer's fault.
                 Some(

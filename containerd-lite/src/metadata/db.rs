@@ -8,6 +8,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{MetadataError, Result, attempt};
+use crate::disk::Reserve;
 
 /// Version of the schema below.
 const VERSION: i64 = 1;
@@ -87,10 +88,11 @@ impl Store {
             other => other?,
         };
         let (queue, jobs) = mpsc::channel(QUEUE);
+        let reserve = Reserve::beside(path);
         std::thread::Builder::new()
             .name("metadata".into())
             .stack_size(512 << 10)
-            .spawn(move || write_loop(&connection, jobs))
+            .spawn(move || write_loop(&connection, jobs, reserve))
             .map_err(|source| MetadataError::File {
                 path: path.to_owned(),
                 source,
@@ -211,8 +213,10 @@ fn in_savepoint<T>(
     }
 }
 
-fn write_loop(connection: &Connection, mut jobs: mpsc::Receiver<Job>) {
+fn write_loop(connection: &Connection, mut jobs: mpsc::Receiver<Job>, mut reserve: Reserve) {
     while let Some(first) = jobs.blocking_recv() {
+        // A transaction that finds the disk full is undone as a whole, so there must be room before it begins.
+        reserve.settle();
         let begun = connection.execute_batch("BEGIN IMMEDIATE");
         let mut answers = vec![first(connection)];
         while answers.len() < BATCH
