@@ -248,6 +248,8 @@ pub(crate) struct Config {
     pub(crate) shm_size: i64,
     pub(crate) default_ulimits: Vec<Ulimit>,
     pub(crate) ipc_mode: String,
+    /// The service manager's socket.
+    pub(crate) notify: Option<std::ffi::OsString>,
 }
 
 /// Name of the runtime that is always there: our shim with the runtime it finds.
@@ -265,7 +267,9 @@ impl Config {
             }
             Err(e) => return Err(Error::invalid(format!("read {}: {e}", path.display()))),
         };
-        join(flags.clone(), file)
+        let mut config = join(flags.clone(), file)?;
+        config.notify = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty());
+        Ok(config)
     }
 
     /// Where the records of this daemon lie.
@@ -443,6 +447,7 @@ fn join(flags: Flags, file: File) -> Result<Config> {
         },
         default_ulimits: ulimits(&flags.default_ulimit, file.default_ulimits)?,
         ipc_mode,
+        notify: None,
     })
 }
 

@@ -28,6 +28,7 @@ mod events;
 mod images;
 mod logs;
 mod network;
+mod notify;
 mod random;
 mod recover;
 mod registry;
@@ -186,7 +187,9 @@ async fn run(config: Config) -> Result<()> {
         stop.clone(),
     ));
     tracing::info!("API listens");
+    notify::tell(app.config.notify.as_deref(), "READY=1");
     until_signalled().await?;
+    notify::tell(app.config.notify.as_deref(), "STOPPING=1");
     // Containers are left as they are: whoever comes next finds them.
     stop.cancel();
     let all = async {
