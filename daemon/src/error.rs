@@ -81,7 +81,13 @@ impl Error {
 
 impl From<tonic::Status> for Error {
     fn from(status: tonic::Status) -> Self {
-        Self::new(ErrorKind::of(&status), status.message())
+        // A status with a cause was made on this side: the other one could not be reached, or went away in the middle.
+        match std::error::Error::source(&status) {
+            Some(_) => {
+                Self::unavailable(format!("containerd does not answer: {}", status.message()))
+            }
+            None => Self::new(ErrorKind::of(&status), status.message()),
+        }
     }
 }
 

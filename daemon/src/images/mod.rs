@@ -240,10 +240,14 @@ impl Images {
 
     /// The image of exactly this name in containerd.
     pub(crate) async fn by_name(&self, name: &str) -> Result<Option<Named>> {
-        let request = wire::GetImageRequest {
-            name: name.to_owned(),
+        let get = || {
+            let request = wire::GetImageRequest {
+                name: name.to_owned(),
+            };
+            let mut client = self.backend.images();
+            async move { within(QUICK, client.get(request)).await }
         };
-        match within(QUICK, self.backend.images().get(request)).await {
+        match patiently(get).await {
             Ok(reply) => match reply.image {
                 Some(image) => self.read(image).await.map(Some),
                 None => Ok(None),
@@ -255,11 +259,11 @@ impl Images {
 
     /// Every name with its image. What cannot be read (another platform's, a signature, a broken one) is left out.
     pub(crate) async fn all(&self) -> Result<Vec<Named>> {
-        let request = wire::ListImagesRequest::default();
-        let images = within(QUICK, self.backend.images().list(request))
-            .await
-            .during(|| "list images")?
-            .images;
+        let list = || {
+            let mut client = self.backend.images();
+            async move { within(QUICK, client.list(wire::ListImagesRequest::default())).await }
+        };
+        let images = patiently(list).await.during(|| "list images")?.images;
         let mut all = Vec::with_capacity(images.len());
         for image in images {
             let name = image.name.clone();
@@ -301,6 +305,20 @@ impl Images {
         known.insert(key, image.clone());
         Ok(image)
     }
+}
+
+/// Asks again for a while when containerd is away: it is back a moment after it was killed.
+async fn patiently<T, F: Future<Output = Result<T>>>(ask: impl Fn() -> F) -> Result<T> {
+    const PAUSES: [u64; 7] = [20, 40, 80, 160, 250, 250, 250];
+    for pause in PAUSES {
+        match ask().await {
+            Err(e) if e.kind() == proto::error::ErrorKind::Unavailable => {
+                tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+            }
+            answer => return answer,
+        }
+    }
+    ask().await
 }
 
 /// Reads an image's documents. Of an index, the manifest that `platform` runs is taken, if containerd has it.
