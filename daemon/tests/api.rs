@@ -2,6 +2,8 @@
 //!
 //! The fake knows no image and no task; it answers subscriptions and lists. Each test has its own roots and socket.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

@@ -68,7 +68,9 @@ async fn images(app: &App) -> Result<(Vec<ImageSummary>, i64)> {
             }
         }
         let all = app.containers.all();
-        let using = all.iter().filter(|handle| handle.record().image == summary.id);
+        let using = all
+            .iter()
+            .filter(|handle| handle.record().image == summary.id);
         summary.containers = i64::try_from(using.count()).unwrap_or(i64::MAX);
     }
     Ok((summaries, total))

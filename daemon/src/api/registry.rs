@@ -53,7 +53,9 @@ async fn distribution(
         .registries()
         .describe(&reference, &credentials)
         .await?;
-    Ok(ok(&json!({"Descriptor": descriptor, "Platforms": platforms})))
+    Ok(ok(
+        &json!({"Descriptor": descriptor, "Platforms": platforms}),
+    ))
 }
 
 async fn search() -> Error {

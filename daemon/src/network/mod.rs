@@ -308,9 +308,12 @@ impl Network {
         outcome
     }
 
-    #[expect(
-        dead_code,
-        reason = "the stop unit of host shutdown calls it, which comes with its issue"
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "the stop unit of host shutdown calls it, which comes with its issue"
+        )
     )]
     /// Takes away bridge and rules; for the host's shutdown or a removal, when no container is left on it.
     pub(crate) async fn teardown(&self) -> Result<()> {

@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::{Request, Response, Status, events, images, tasks};
 
 /// Serves on a unix socket until the runtime is dropped.
-pub fn serve(socket: &Path) -> tokio::runtime::Runtime {
+pub(crate) fn serve(socket: &Path) -> tokio::runtime::Runtime {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
