@@ -244,11 +244,17 @@ fn write_file<R: Read>(parent: &OwnedFd, name: &Path, entry: &mut Entry<'_, R>) 
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = std::fs::File::from(openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?);
     let size = entry.size();
-    let written = io::copy(entry, &mut file)?;
-    if written != size {
-        return Err(Error::invalid("invalid archive: unexpected EOF"));
+    let outcome = match io::copy(entry, &mut file) {
+        Ok(written) if written == size => return Ok(()),
+        Ok(_) => Error::invalid("invalid archive: unexpected EOF"),
+        Err(e) => e.into(),
+    };
+    // Half a file is worse than none, and it may be what fills the disk.
+    drop(file);
+    if let Err(e) = unlinkat(parent, name, AtFlags::empty()) {
+        tracing::debug!("remove the half of {}: {e}", name.display());
     }
-    Ok(())
+    Err(outcome)
 }
 
 fn set_mode(parent: &OwnedFd, name: &Path, mode: Mode) -> Result<(), Errno> {
@@ -410,6 +416,7 @@ mod tests {
         let root = Root::of_directory(dir.path()).unwrap();
         let cut = extract(&root, Path::new("/in"), &whole[..2000], Options::default());
         assert!(cut.is_err());
+        assert!(!dir.path().join("in/f").exists());
     }
 
     proptest! {
