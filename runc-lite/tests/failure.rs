@@ -72,6 +72,10 @@ fn refusals_name_object_and_cause() {
         "linux.intelRdt is not supported",
     );
     refused(
+        |b| b.config["linux"]["mountLabel"] = "a:b:c".into(),
+        "linux.mountLabel is not supported",
+    );
+    refused(
         |b| b.config["linux"]["rootfsPropagation"] = "sideways".into(),
         "rootfsPropagation=sideways",
     );

@@ -24,6 +24,11 @@ impl Signals {
     pub(super) fn block() -> Result<Self, StepError> {
         signal_fd().map(Self).doing(|| "block signals")
     }
+
+    /// What they are read from.
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.0
+    }
 }
 
 /// Puts the terminal of the caller back as it was.
@@ -106,7 +111,7 @@ pub(super) fn serve(
 
 /// Waits for all children that have ended (we may be their subreaper); gives the
 /// code of the one that counts.
-fn reap(pid: i32) -> Result<Option<u8>, StepError> {
+pub(super) fn reap(pid: i32) -> Result<Option<u8>, StepError> {
     loop {
         match wait(WaitOptions::NOHANG) {
             Ok(Some((found, status))) if found.as_raw_nonzero().get() == pid => {

@@ -7,6 +7,7 @@ mod events;
 mod exec;
 mod features;
 mod foreground;
+mod init;
 mod kill;
 mod list;
 mod pause;
@@ -164,6 +165,9 @@ impl Container {
 
 /// Runs the command line of this process.
 pub(crate) fn main() -> ExitCode {
+    if let Some(args) = init::asked_for() {
+        return init::main(&args);
+    }
     let args: Vec<String> = std::env::args_os()
         .skip(1)
         .map(|a| a.to_string_lossy().into_owned())

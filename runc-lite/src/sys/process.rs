@@ -77,7 +77,18 @@ pub(crate) fn pidfd_kill(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     check(ret).map(drop)
 }
 
-/// Sends a signal by number to a pid; for members of a frozen or own cgroup only.
+/// Forks; gives the child's pid, or nothing in the child. For where clone3 may be
+/// refused by a filter; the caller must be the only thread.
+pub(crate) fn fork() -> io::Result<Option<i32>> {
+    // SAFETY: this process has one thread (a rule of the crate), so no lock can be
+    // held by a thread that does not exist in the child.
+    let pid = unsafe { libc::fork() };
+    check(pid.into())?;
+    Ok((pid != 0).then_some(pid))
+}
+
+/// Sends a signal by number to a pid that cannot be another's by now: a member of
+/// a frozen or own cgroup, a child not yet waited for, or (negative) its group.
 pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: takes two numbers.
     check(unsafe { libc::kill(pid, signal) }.into()).map(drop)
