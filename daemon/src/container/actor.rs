@@ -512,8 +512,11 @@ impl Actor {
                 ("execDuration", ran.as_secs().to_string()),
             ],
         );
-        // Durable before containerd may forget it.
-        self.persist_or_log().await;
+        // Durable before containerd may forget it. Of one that goes away now nobody will ask: a daemon that dies here finds it
+        // without a task, and removes it all the same.
+        if !matches!(self.record.state, State::Removing { .. }) {
+            self.persist_or_log().await;
+        }
         super::stop::clear(self).await;
         self.settled = true;
         self.publish();

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use proto::containerd::services::tasks::v1 as tasks;
 use proto::engine::{ExecConfig, ExecInspect, ExecProcess};
@@ -53,6 +53,8 @@ pub(crate) struct Exec {
     pub(crate) id: String,
     pub(crate) config: ExecConfig,
     stage: watch::Sender<Stage>,
+    /// Held while its file is written: start and exit may both be at it.
+    keeping: Mutex<()>,
 }
 
 /// What is kept of it below exec-root.
@@ -95,6 +97,8 @@ impl Exec {
     fn keep(&self, app: &App, container: &str) -> Result<()> {
         let path = self.file(app);
         let what = || format!("write {}", path.display());
+        // The stage is read under the lock, so that the file never goes back to an earlier one.
+        let _turn = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = Kept {
             version: 1,
             id: self.id.clone(),
@@ -160,6 +164,7 @@ pub(crate) fn create(app: &App, handle: &Handle, config: ExecConfig) -> Result<A
         id: crate::random::id(),
         config,
         stage: watch::channel(Stage::Created).0,
+        keeping: Mutex::default(),
     });
     let mut execs = handle.execs();
     forget_old(app, &mut execs);
@@ -320,7 +325,10 @@ async fn attempt(
         }
         first
     });
-    exec.keep(app, &record.id)?;
+    // It runs: a file that could not be written makes a later daemon ask containerd, nothing more.
+    if let Err(e) = exec.keep(app, &record.id) {
+        tracing::warn!("exec {}: {e}", exec.id);
+    }
     Ok(connection)
 }
 
@@ -432,6 +440,7 @@ pub(crate) fn load(app: &App, containers: &Containers) {
                     id: kept.id.clone(),
                     config: kept.config,
                     stage: watch::channel(kept.stage).0,
+                    keeping: Mutex::default(),
                 };
                 handle.execs().insert(kept.id, Arc::new(exec));
             }
