@@ -173,7 +173,7 @@ async fn run(config: Config) -> Result<()> {
         .then(|| supervise::Place::of(&config));
     let app = build(config, place.as_ref()).await?;
     app.containers.adopt(&app);
-    container::exec::load(&app, &app.containers);
+    container::exec_kept::load(&app, &app.containers);
     let mut tasks = tokio::task::JoinSet::new();
     if let Some(place) = place {
         tasks.spawn(supervise::run(place, stop.clone()));

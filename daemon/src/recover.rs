@@ -28,7 +28,7 @@ use crate::App;
 use crate::backend::{QUICK, SLOW, within};
 use crate::clock;
 use crate::container::create::SNAPSHOT_LABEL;
-use crate::container::{Command, Exit, Handle, exec};
+use crate::container::{Command, Exit, Handle, exec, exec_kept};
 use crate::error::{During, Error, Result};
 
 /// How many events may wait while the comparison goes on; more wait in containerd.
@@ -180,7 +180,7 @@ async fn compare(app: &Arc<App>, first: bool) -> Result<()> {
         .collect();
     futures_util::stream::iter(pairs)
         .for_each_concurrent(AT_ONCE, |(handle, task)| async move {
-            exec::reconcile(app, &handle).await;
+            exec_kept::reconcile(app, &handle).await;
             let asked = handle.ask(|reply| Command::Reconcile { task, first, reply });
             // A container whose owner is busy with a slow call is confirmed when that is over.
             match tokio::time::timeout(Duration::from_secs(1), asked).await {

@@ -148,7 +148,7 @@ impl Session {
             }
         };
         let closed = async || {
-            super::containers::close_stdin(&self.app, self.handle.id(), &self.exec.id).await;
+            super::streams::close_stdin(&self.app, self.handle.id(), &self.exec.id).await;
         };
         // The exit code is asked for right after the end of the stream, so it must be known by then. A process may close its
         // output and live on; its client does not wait for that.

@@ -16,6 +16,7 @@ pub(crate) mod images;
 pub(crate) mod networks;
 pub(crate) mod registry;
 pub(crate) mod request;
+pub(crate) mod streams;
 pub(crate) mod system;
 pub(crate) mod volumes;
 

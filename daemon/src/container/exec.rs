@@ -10,26 +10,30 @@
 //! keeps what a fresh daemon needs to go on answering for it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use proto::containerd::services::tasks::v1 as tasks;
 use proto::engine::{ExecConfig, ExecInspect, ExecProcess};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::Handle;
 use super::attach::{Connection, Files};
 use super::record::Record;
 use super::rootfs::Accounts;
 use super::state::State;
-use super::{Containers, Handle};
 use crate::App;
 use crate::backend::{QUICK, SLOW, within};
 use crate::error::{During, Error, Result};
 use crate::spec::{self, capabilities};
 
-/// How many ended execs of one container are remembered.
+/// How many ended execs of one container are remembered for good, and how many at most while their ends are fresh.
 const REMEMBERED: usize = 64;
+const AT_MOST: usize = 1024;
+
+/// How long an end is fresh: its client may still ask for the exit code.
+const FRESH: Duration = Duration::from_secs(60);
 
 /// What an exec is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,21 +56,10 @@ pub(crate) enum Stage {
 pub(crate) struct Exec {
     pub(crate) id: String,
     pub(crate) config: ExecConfig,
-    stage: watch::Sender<Stage>,
-    /// Held while its file is written: start and exit may both be at it.
-    keeping: Mutex<()>,
-}
-
-/// What is kept of it below exec-root.
-#[derive(Debug, Serialize, Deserialize)]
-struct Kept {
-    version: u32,
-    id: String,
-    container: String,
-    config: ExecConfig,
-    stage: Stage,
-    #[serde(flatten)]
-    other: BTreeMap<String, serde_json::Value>,
+    pub(super) stage: watch::Sender<Stage>,
+    pub(super) ended_at: OnceLock<Instant>,
+    /// Held while its file is written, since start and exit may both be at it; true once the file shall not come back.
+    pub(super) dropped: Mutex<bool>,
 }
 
 impl Exec {
@@ -84,37 +77,12 @@ impl Exec {
         self.stage.send_if_modified(|stage| {
             let news = !matches!(stage, Stage::Ended { .. });
             if news {
+                // Set once: the first end is the end.
+                let _ = self.ended_at.set(Instant::now());
                 *stage = Stage::Ended { code, pid };
             }
             news
         })
-    }
-
-    fn file(&self, app: &App) -> PathBuf {
-        app.config.exec_root.join("exec").join(&self.id)
-    }
-
-    fn keep(&self, app: &App, container: &str) -> Result<()> {
-        let path = self.file(app);
-        let what = || format!("write {}", path.display());
-        // The stage is read under the lock, so that the file never goes back to an earlier one.
-        let _turn = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = Kept {
-            version: 1,
-            id: self.id.clone(),
-            container: container.to_owned(),
-            config: self.config.clone(),
-            stage: self.stage(),
-            other: BTreeMap::new(),
-        };
-        let body =
-            serde_json::to_vec(&kept).map_err(|e| Error::internal(e.to_string()).during(what()))?;
-        if let Some(dir) = path.parent() {
-            crate::make_private(dir)?;
-        }
-        let temporary = path.with_extension("tmp");
-        std::fs::write(&temporary, body).during(what)?;
-        std::fs::rename(&temporary, &path).during(what)
     }
 
     /// The exec as inspect shows it.
@@ -164,7 +132,8 @@ pub(crate) fn create(app: &App, handle: &Handle, config: ExecConfig) -> Result<A
         id: crate::random::id(),
         config,
         stage: watch::channel(Stage::Created).0,
-        keeping: Mutex::default(),
+        ended_at: OnceLock::new(),
+        dropped: Mutex::default(),
     });
     let mut execs = handle.execs();
     forget_old(app, &mut execs);
@@ -174,17 +143,26 @@ pub(crate) fn create(app: &App, handle: &Handle, config: ExecConfig) -> Result<A
     Ok(exec)
 }
 
+/// Forgets the execs that ended longest ago, if there are many.
 fn forget_old(app: &App, execs: &mut BTreeMap<String, Arc<Exec>>) {
-    let ended: Vec<String> = execs
+    let mut ended: Vec<(Option<Instant>, String)> = execs
         .values()
         .filter(|exec| matches!(exec.stage(), Stage::Ended { .. }))
-        .map(|exec| exec.id.clone())
+        .map(|exec| (exec.ended_at.get().copied(), exec.id.clone()))
         .collect();
-    let many = ended.len().saturating_sub(REMEMBERED);
-    for id in ended.into_iter().take(many) {
+    let count = ended.len();
+    if count <= REMEMBERED {
+        return;
+    }
+    // Those that a former daemon saw ending have no moment, and come first.
+    ended.sort();
+    for (at, (moment, id)) in ended.into_iter().take(count - REMEMBERED).enumerate() {
+        let fresh = moment.is_some_and(|moment| moment.elapsed() < FRESH);
+        if fresh && count - at <= AT_MOST {
+            break;
+        }
         if let Some(exec) = execs.remove(&id) {
-            // Absent is what is wanted.
-            let _ = std::fs::remove_file(exec.file(app));
+            exec.drop_file(app);
         }
     }
 }
@@ -419,69 +397,5 @@ async fn forget(app: &App, container: &str, id: &str) {
         Ok(_) => {}
         Err(e) if e.is_not_found() => {}
         Err(e) => tracing::debug!("delete exec {id} of container {container}: {e}"),
-    }
-}
-
-/// Reads what a former daemon kept about execs. Those of containers that are no more are dropped.
-pub(crate) fn load(app: &App, containers: &Containers) {
-    let dir = app.config.exec_root.join("exec");
-    let Ok(entries) = std::fs::read_dir(&dir) else {
-        return;
-    };
-    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-        let read = std::fs::read(&path).ok();
-        let kept = read.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
-        let handle = kept
-            .as_ref()
-            .and_then(|kept| containers.find(&kept.container).ok());
-        match (kept, handle) {
-            (Some(kept), Some(handle)) => {
-                let exec = Exec {
-                    id: kept.id.clone(),
-                    config: kept.config,
-                    stage: watch::channel(kept.stage).0,
-                    keeping: Mutex::default(),
-                };
-                handle.execs().insert(kept.id, Arc::new(exec));
-            }
-            // Half-written, or nobody's.
-            _ => drop(std::fs::remove_file(&path)),
-        }
-    }
-}
-
-/// Drops what is kept of a removed container's execs.
-pub(super) fn drop_kept(app: &App, handle: &Handle) {
-    for exec in handle.execs().values() {
-        // Absent is what is wanted.
-        let _ = std::fs::remove_file(exec.file(app));
-    }
-}
-
-/// Asks containerd about the execs that were running; what it does not know has ended with a code that nobody knows.
-pub(crate) async fn reconcile(app: &Arc<App>, handle: &Handle) {
-    let open: Vec<Arc<Exec>> = handle
-        .execs()
-        .values()
-        .filter(|exec| matches!(exec.stage(), Stage::Running { .. } | Stage::Starting))
-        .cloned()
-        .collect();
-    for exec in open {
-        let request = tasks::GetRequest {
-            container_id: handle.id().to_owned(),
-            exec_id: exec.id.clone(),
-        };
-        match within(QUICK, app.backend.tasks().get(request)).await {
-            Ok(reply) => {
-                if let Some(process) = reply.process
-                    && process.status() == proto::containerd::v1::types::Status::Stopped
-                {
-                    exited(app, handle, &exec.id, process.pid, process.exit_status);
-                }
-            }
-            // A daemon that died starting it may have left it in this stage for good.
-            Err(e) if e.is_not_found() => exited(app, handle, &exec.id, 0, 255),
-            Err(e) => tracing::warn!("look up exec {}: {e}", exec.id),
-        }
     }
 }

@@ -15,12 +15,15 @@
 
 mod actor;
 mod attach;
+mod changes;
 pub(crate) mod create;
 pub(crate) mod exec;
+pub(crate) mod exec_kept;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod name;
 mod plumbing;
+mod reconcile;
 pub(crate) mod record;
 mod remove;
 pub(crate) mod restart;

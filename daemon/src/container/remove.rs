@@ -121,7 +121,7 @@ impl Actor {
         gone(within(SLOW, self.app.backend.snapshots().remove(request)).await)
             .during(|| format!("remove the snapshot of container {id}"))?;
         super::plumbing::release_volumes(&self.app, &self.record, volumes).await?;
-        super::exec::drop_kept(&self.app, &super::Handle(self.shared.clone()));
+        super::exec_kept::drop_kept(&self.app, &super::Handle(self.shared.clone()));
         let dir = self.app.config.container_dir(&id);
         match std::fs::remove_dir_all(&dir) {
             Ok(()) => {}

@@ -1,0 +1,191 @@
+//! What was given: the flags, and the keys of daemon.json. Nothing is decided here.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Parser;
+use serde::Deserialize;
+
+/// The Docker Engine API over containerd.
+#[derive(Debug, Clone, Default, Parser)]
+#[command(name = "dockerd-lite", disable_version_flag = true)]
+pub(crate) struct Flags {
+    /// Daemon configuration file [default: /etc/docker/daemon.json]
+    #[arg(long, value_name = "FILE")]
+    pub(super) config_file: Option<PathBuf>,
+    /// Root directory of persistent state [default: /var/lib/docker-lite]
+    #[arg(long, value_name = "DIR")]
+    pub(super) data_root: Option<PathBuf>,
+    /// Root directory of state that is lost at reboot [default: /run/docker-lite]
+    #[arg(long, value_name = "DIR")]
+    pub(super) exec_root: Option<PathBuf>,
+    /// File that holds the process id [default: EXEC-ROOT/docker.pid]
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) pidfile: Option<PathBuf>,
+    /// Socket to listen on, may be repeated [default: unix:///var/run/docker.sock]
+    #[arg(short = 'H', long = "host", value_name = "ADDRESS")]
+    pub(super) hosts: Vec<String>,
+    /// Group of the unix socket [default: docker]
+    #[arg(short = 'G', long, value_name = "GROUP")]
+    pub(super) group: Option<String>,
+    /// Socket of a running containerd; without it an own containerd-lite is started
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) containerd: Option<PathBuf>,
+    /// Namespace in containerd [default: moby]
+    #[arg(long, value_name = "NAME")]
+    pub(super) containerd_namespace: Option<String>,
+    /// Register an OCI runtime: NAME=PATH, may be repeated
+    #[arg(long, value_name = "NAME=PATH")]
+    pub(super) add_runtime: Vec<String>,
+    /// Runtime of containers that name none [default: runc-lite]
+    #[arg(long, value_name = "NAME")]
+    pub(super) default_runtime: Option<String>,
+    /// Logging level: debug, info, warn, error, fatal [default: info]
+    #[arg(short, long, value_name = "LEVEL")]
+    pub(super) log_level: Option<String>,
+    /// Debug mode
+    #[arg(short = 'D', long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) debug: Option<bool>,
+    /// Bridge of the default network; `none` switches it off
+    #[arg(short, long, value_name = "NAME")]
+    pub(super) bridge: Option<String>,
+    /// Address of the default bridge, as CIDR
+    #[arg(long, value_name = "CIDR")]
+    pub(super) bip: Option<String>,
+    /// Make packet filter rules [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) iptables: Option<bool>,
+    /// Switch IP forwarding on [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) ip_forward: Option<bool>,
+    /// Masquerade what leaves the bridge [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) ip_masq: Option<bool>,
+    /// Let containers of the default bridge talk to each other [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) icc: Option<bool>,
+    /// Keep containers running while the daemon is away: always on here, accepted for compatibility
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) live_restore: Option<bool>,
+    /// Userland proxy for loopback traffic: accepted, ports are not published yet
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) userland_proxy: Option<bool>,
+    /// Mirror of Docker Hub, may be repeated
+    #[arg(long, value_name = "URL")]
+    pub(super) registry_mirror: Vec<String>,
+    /// Registry that may be spoken to without verified TLS, may be repeated
+    #[arg(long, value_name = "HOST[:PORT]|CIDR")]
+    pub(super) insecure_registry: Vec<String>,
+    /// Label of the daemon, may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) label: Vec<String>,
+    /// DNS server of containers, may be repeated
+    #[arg(long, value_name = "IP")]
+    pub(super) dns: Vec<String>,
+    /// DNS option of containers, may be repeated
+    #[arg(long = "dns-opt", alias = "dns-option", value_name = "OPTION")]
+    pub(super) dns_opt: Vec<String>,
+    /// DNS search domain of containers, may be repeated
+    #[arg(long, value_name = "DOMAIN")]
+    pub(super) dns_search: Vec<String>,
+    /// MTU of container networks [default: 1500]
+    #[arg(long, value_name = "N")]
+    pub(super) mtu: Option<u32>,
+    /// Seconds given to containers when the host shuts down: accepted, of no effect yet
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) shutdown_timeout: Option<u64>,
+    /// Default log driver: json-file or none [default: json-file]
+    #[arg(long, value_name = "DRIVER")]
+    pub(super) log_driver: Option<String>,
+    /// Default log option, may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) log_opt: Vec<String>,
+    /// Snapshotter of containerd [default: overlayfs]
+    #[arg(short, long, value_name = "NAME")]
+    pub(super) storage_driver: Option<String>,
+    /// Parent cgroup of containers [default: /docker]
+    #[arg(long, value_name = "PATH")]
+    pub(super) cgroup_parent: Option<String>,
+    /// Default size of /dev/shm [default: 64m]
+    #[arg(long, value_name = "SIZE")]
+    pub(super) default_shm_size: Option<String>,
+    /// Default ulimit, may be repeated
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub(super) default_ulimit: Vec<String>,
+    /// Default IPC mode: private or shareable [default: private]
+    #[arg(long, value_name = "MODE")]
+    pub(super) default_ipc_mode: Option<String>,
+    /// Check the configuration and end
+    #[arg(long)]
+    pub(super) validate: bool,
+    /// Print version information and end
+    #[arg(short, long)]
+    pub(super) version: bool,
+}
+
+impl Flags {
+    /// Whether only the version is wanted.
+    pub(crate) fn version(&self) -> bool {
+        self.version
+    }
+    /// Whether only a check of the configuration is wanted.
+    pub(crate) fn validate(&self) -> bool {
+        self.validate
+    }
+}
+
+/// daemon.json.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct File {
+    pub(super) data_root: Option<PathBuf>,
+    pub(super) exec_root: Option<PathBuf>,
+    pub(super) pidfile: Option<PathBuf>,
+    pub(super) hosts: Vec<String>,
+    pub(super) group: Option<String>,
+    pub(super) containerd: Option<PathBuf>,
+    pub(super) containerd_namespace: Option<String>,
+    pub(super) runtimes: BTreeMap<String, FileRuntime>,
+    pub(super) default_runtime: Option<String>,
+    pub(super) log_level: Option<String>,
+    pub(super) debug: Option<bool>,
+    pub(super) bridge: Option<String>,
+    pub(super) bip: Option<String>,
+    pub(super) iptables: Option<bool>,
+    pub(super) ip_forward: Option<bool>,
+    pub(super) ip_masq: Option<bool>,
+    pub(super) icc: Option<bool>,
+    pub(super) live_restore: Option<bool>,
+    pub(super) userland_proxy: Option<bool>,
+    pub(super) registry_mirrors: Vec<String>,
+    pub(super) insecure_registries: Vec<String>,
+    pub(super) labels: Vec<String>,
+    pub(super) dns: Vec<String>,
+    pub(super) dns_opts: Vec<String>,
+    pub(super) dns_search: Vec<String>,
+    pub(super) mtu: Option<u32>,
+    pub(super) shutdown_timeout: Option<u64>,
+    pub(super) log_driver: Option<String>,
+    pub(super) log_opts: BTreeMap<String, String>,
+    pub(super) storage_driver: Option<String>,
+    pub(super) cgroup_parent: Option<String>,
+    pub(super) default_shm_size: Option<String>,
+    pub(super) default_ulimits: BTreeMap<String, FileUlimit>,
+    pub(super) default_ipc_mode: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct FileRuntime {
+    pub(super) path: Option<String>,
+    pub(super) runtime_type: Option<String>,
+    pub(super) runtime_args: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "PascalCase", default)]
+pub(super) struct FileUlimit {
+    pub(super) name: String,
+    pub(super) soft: i64,
+    pub(super) hard: i64,
+}
