@@ -34,6 +34,7 @@ mod recover;
 mod registry;
 mod server;
 mod spec;
+mod stop_all;
 mod supervise;
 mod volumes;
 
@@ -85,12 +86,19 @@ pub(crate) struct App {
     pub(crate) reconciled: recover::Reconciled,
     /// This installation's identity, as `info` tells it.
     pub(crate) instance: String,
+    /// Set when the whole installation is being stopped.
+    stopping: std::sync::atomic::AtomicBool,
 }
 
 impl App {
     /// Whether records and reality have been made to agree since the last connect.
     pub(crate) fn ready(&self) -> bool {
         self.reconciled.is()
+    }
+
+    /// Whether the whole installation is being stopped: then an exit starts nothing again, and is nobody's wish either.
+    pub(crate) fn stopping(&self) -> bool {
+        self.stopping.load(std::sync::atomic::Ordering::Relaxed)
     }
 }
 
@@ -125,7 +133,10 @@ pub fn main(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let outcome = runtime.block_on(run(config));
+    let outcome = match flags.stop_all() {
+        true => runtime.block_on(stop_all::run(config)),
+        false => runtime.block_on(run(config)),
+    };
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     outcome?;
     Ok(ExitCode::SUCCESS)
@@ -219,6 +230,7 @@ async fn build(config: Config, own: Option<&supervise::Place>) -> Result<Arc<App
         volumes: volumes::Volumes::open(&config, &db).await?,
         network: network::Network::open(&config, &db).await?,
         reconciled: recover::Reconciled::new(),
+        stopping: false.into(),
         instance,
         config,
         db,

@@ -109,6 +109,16 @@ async fn follow(place: &Place) -> Result<()> {
     }
 }
 
+/// Ends the one that runs there, if one does, and waits for its end.
+pub(crate) async fn end(place: &Place) -> Result<()> {
+    let Some(process) = find(&place.lock())? else {
+        return Ok(());
+    };
+    rustix::process::pidfd_send_signal(&process, rustix::process::Signal::TERM)
+        .during(|| "end containerd-lite")?;
+    ended(process).await
+}
+
 /// Returns when the process has ended. A thread waits for it: a pidfd is readable from the process's end on.
 async fn ended(process: OwnedFd) -> Result<()> {
     let (tell, told) = tokio::sync::oneshot::channel();

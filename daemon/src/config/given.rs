@@ -115,6 +115,9 @@ pub(crate) struct Flags {
     /// Default IPC mode: private or shareable [default: private]
     #[arg(long, value_name = "MODE")]
     pub(super) default_ipc_mode: Option<String>,
+    /// Stop all containers, this installation's daemons and its network, then end; for the host's shutdown
+    #[arg(long)]
+    pub(super) stop_all: bool,
     /// Check the configuration and end
     #[arg(long)]
     pub(super) validate: bool,
@@ -127,6 +130,10 @@ impl Flags {
     /// Whether only the version is wanted.
     pub(crate) fn version(&self) -> bool {
         self.version
+    }
+    /// Whether everything is to be stopped.
+    pub(crate) fn stop_all(&self) -> bool {
+        self.stop_all
     }
     /// Whether only a check of the configuration is wanted.
     pub(crate) fn validate(&self) -> bool {

@@ -340,7 +340,7 @@ impl Actor {
             &self.record.host.restart_policy,
             restart::Exit {
                 code: exited.code,
-                by_user: self.record.stopped_by_user,
+                by_user: self.record.stopped_by_user || self.app.stopping(),
                 restarts: self.record.restarts,
                 ran,
                 pause: self.pause,

@@ -18,7 +18,7 @@ impl Actor {
             // Nothing to kill; the pause before the next start is what is stopped.
             self.timer = None;
             self.record.state = State::Exited(exited.clone());
-            self.record.stopped_by_user = true;
+            self.record.stopped_by_user |= !self.app.stopping();
             self.exits += 1;
             self.publish();
             return self.persist().await;
@@ -26,7 +26,7 @@ impl Actor {
         let Some(running) = self.record.state.running().cloned() else {
             return Err(self.not_running());
         };
-        if stops && !self.record.stopped_by_user {
+        if stops && !self.record.stopped_by_user && !self.app.stopping() {
             self.record.stopped_by_user = true;
             self.publish();
             self.persist().await?;

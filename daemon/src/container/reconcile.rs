@@ -134,6 +134,7 @@ impl Actor {
                 super::stop::clear_host(self).await;
                 let policy = &self.record.host.restart_policy;
                 let again = self.timer.is_none()
+                    && !self.app.stopping()
                     && restart::at_boot(
                         policy,
                         self.record.stopped_by_user,

@@ -308,13 +308,6 @@ impl Network {
         outcome
     }
 
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "the stop unit of host shutdown calls it, which comes with its issue"
-        )
-    )]
     /// Takes away bridge and rules; for the host's shutdown or a removal, when no container is left on it.
     pub(crate) async fn teardown(&self) -> Result<()> {
         if !self.inner.state().endpoints.is_empty() {

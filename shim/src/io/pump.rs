@@ -147,6 +147,9 @@ pub(super) async fn pump_out(source: Arc<AsyncFd<OwnedFd>>, mut sink: Sink) {
                 last = Some(now);
                 if n < SMALL && close {
                     tokio::time::sleep(COLLECT).await;
+                } else {
+                    // A pipe that never runs dry must not keep the one thread from answering requests.
+                    tokio::task::yield_now().await;
                 }
             }
             Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
