@@ -9,7 +9,7 @@ BIN := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/release
 STATIC := -C target-feature=+crt-static -C relocation-model=static
 export LITE_BIN_DIR ?= $(abspath $(BIN))
 
-.PHONY: help deps build lint test unit itest test-vm budgets drill bench run up down proto install uninstall clean
+.PHONY: help deps build lint test unit itest test-vm budgets drill bench bench-runtime run up down proto install uninstall clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
@@ -23,7 +23,7 @@ build: ## Build the five programs into target/release (shim and runc-lite static
 	$(CARGO) rustc --release --locked -p runc-lite --bin runc-lite -- $(STATIC)
 
 run: deps build ## Run one container through all five programs in a private directory, show the chain, clean up
-	$(S)/run
+	$(S)/tidy $(S)/run
 
 up: deps build ## Start a stack that stays, in STACK
 	$(S)/stack up $(STACK)
@@ -51,8 +51,8 @@ test: ## What CI runs: everything above, with times
 	$(S)/deps test
 	$(S)/timed build $(MAKE) build
 	$(S)/timed budgets $(MAKE) budgets
-	$(S)/timed unit $(MAKE) unit
-	$(S)/timed itest $(MAKE) itest
+	$(S)/timed unit $(S)/tidy $(MAKE) unit
+	$(S)/timed itest $(S)/tidy $(MAKE) itest
 	$(S)/timed vm $(MAKE) test-vm
 
 drill: build ## The long tests in full
@@ -61,7 +61,10 @@ drill: build ## The long tests in full
 
 bench: build ## Ours beside docker's, medians of interleaved runs
 	$(S)/deps test
-	$(S)/bench
+	$(S)/tidy $(S)/bench
+
+bench-runtime: build ## runc-lite beside crun, runc and the bare kernel work
+	$(S)/tidy $(S)/bench-runtime
 
 proto: ## Generate proto/src/generated from the .proto files
 	$(CARGO) run -q --locked -p proto --example generate

@@ -66,6 +66,8 @@ pub(crate) struct Config {
     pub(crate) shm_size: i64,
     pub(crate) default_ulimits: Vec<Ulimit>,
     pub(crate) ipc_mode: String,
+    /// What `--stop-all` gives containers before it kills them.
+    pub(crate) shutdown_timeout: std::time::Duration,
     /// The service manager's socket.
     pub(crate) notify: Option<std::ffi::OsString>,
 }
@@ -204,14 +206,15 @@ fn join(flags: Flags, file: File) -> Result<Config> {
     }
     // Live restore is always in effect; a configuration that asks for it or against it changes nothing.
     either("live-restore", flags.live_restore, file.live_restore)?;
-    // Of no effect yet: ports are not published, and no unit stops all containers.
+    // Of no effect yet: ports are not published.
     either("userland-proxy", flags.userland_proxy, file.userland_proxy)?;
-    either(
+    let shutdown_timeout = either(
         "shutdown-timeout",
         flags.shutdown_timeout,
         file.shutdown_timeout,
     )?;
     Ok(Config {
+        shutdown_timeout: std::time::Duration::from_secs(shutdown_timeout.unwrap_or(15)),
         data_root,
         exec_root,
         pidfile,

@@ -5,6 +5,7 @@
 //!                                                        ─▶ bridge and rules away ─▶ end containerd-lite
 //! ```
 //!
+//! A container that needs longer than the shutdown timeout is killed.
 //! Containers stopped here were not stopped by a user: their restart policies hold at the next start.
 
 use std::sync::Arc;
@@ -91,7 +92,12 @@ async fn stop_containers(app: &Arc<App>) -> Result<()> {
     for handle in app.containers.all() {
         let app = app.clone();
         stops.spawn(async move {
-            match stop::stop(&app, &handle, None, None).await {
+            let asked = stop::stop(&app, &handle, None, None);
+            let outcome = match tokio::time::timeout(app.config.shutdown_timeout, asked).await {
+                Ok(outcome) => outcome,
+                Err(_) => stop::stop(&app, &handle, Some(9), None).await,
+            };
+            match outcome {
                 Err(e) if e.kind() == proto::error::ErrorKind::NotModified => Ok(()),
                 other => {
                     other.during(|| format!("stop container {}", container::Handle::id(&handle)))
