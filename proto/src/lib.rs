@@ -148,7 +148,13 @@ pub mod google {
 }
 
 /// The standard health service.
-#[allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::all, rustdoc::all)]
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::all,
+    rustdoc::all
+)]
 pub mod grpc {
     pub mod health {
         pub mod v1 {
@@ -173,7 +179,13 @@ pub mod io {
 }
 
 /// Our own packages.
-#[allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::all, rustdoc::all)]
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::all,
+    rustdoc::all
+)]
 pub mod lite {
     pub mod control {
         pub mod v1 {
