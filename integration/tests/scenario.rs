@@ -30,58 +30,40 @@ fn scenario(
     out.exits(0).map(drop)
 }
 
-#[test]
-fn docker_lite_on_dockerd_lite() -> Result<()> {
+/// On a stack of ours, with a registry beside it.
+fn on_dockerd_lite(cli: &Path) -> Result<()> {
     let stack = Stack::start()?;
     let registry = Registry::start(&stack)?;
-    scenario(
-        &programs::path("docker-lite")?,
-        &stack.host(),
-        &stack.path("config"),
-        |c| {
-            c.env("REGISTRY", registry.address());
-        },
-    )?;
+    scenario(cli, &stack.host(), &stack.path("config"), |c| {
+        c.env("REGISTRY", registry.address());
+    })?;
     drop(registry);
     stack.stop()
+}
+
+/// On the real daemon.
+fn on_dockerd(cli: &Path) -> Result<()> {
+    let real = Dockerd::start(&[])?;
+    let config = tempfile::tempdir()?;
+    scenario(cli, &real.host(), config.path(), |_| {})
+}
+
+#[test]
+fn docker_lite_on_dockerd_lite() -> Result<()> {
+    on_dockerd_lite(&programs::path("docker-lite")?)
 }
 
 #[test]
 fn docker_on_dockerd_lite() -> Result<()> {
-    let stack = Stack::start()?;
-    let registry = Registry::start(&stack)?;
-    scenario(
-        &require::peer("docker")?,
-        &stack.host(),
-        &stack.path("config"),
-        |c| {
-            c.env("REGISTRY", registry.address());
-        },
-    )?;
-    drop(registry);
-    stack.stop()
+    on_dockerd_lite(&require::peer("docker")?)
 }
 
 #[test]
 fn docker_lite_on_dockerd() -> Result<()> {
-    let real = Dockerd::start(&[])?;
-    let config = tempfile::tempdir()?;
-    scenario(
-        &programs::path("docker-lite")?,
-        &real.host(),
-        config.path(),
-        |_| {},
-    )
+    on_dockerd(&programs::path("docker-lite")?)
 }
 
 #[test]
 fn docker_on_dockerd() -> Result<()> {
-    let real = Dockerd::start(&[])?;
-    let config = tempfile::tempdir()?;
-    scenario(
-        &require::peer("docker")?,
-        &real.host(),
-        config.path(),
-        |_| {},
-    )
+    on_dockerd(&require::peer("docker")?)
 }
