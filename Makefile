@@ -55,9 +55,9 @@ test: ## What CI runs: everything above, with times
 	$(S)/timed itest $(S)/tidy $(MAKE) itest
 	$(S)/timed vm $(MAKE) test-vm
 
-drill: build ## The long tests in full
+drill: build ## The long tests in full; goes on where an interrupted run stopped
 	$(S)/deps test
-	LITE_DRILL=full $(MAKE) itest
+	$(S)/tidy $(S)/drill
 
 bench: build ## Ours beside docker's, medians of interleaved runs
 	$(S)/deps test
