@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use prost_build::{Method, Service, ServiceGenerator};
 
 /// Services that are spoken over ttrpc; all others are gRPC.
-const TTRPC: [&str; 4] = [
+const TTRPC: [&str; 5] = [
     "containerd.task.v2",
     "containerd.task.v3",
+    "containerd.runtime.sandbox.v1",
     "containerd.services.events.ttrpc.v1",
     "lite.control.v1",
 ];

@@ -58,6 +58,11 @@ pub mod containerd {
                 generated!("containerd.runtime.bootstrap.v1");
             }
         }
+        pub mod sandbox {
+            pub mod v1 {
+                generated!("containerd.runtime.sandbox.v1");
+            }
+        }
     }
     pub mod services {
         pub mod containers {
@@ -105,14 +110,29 @@ pub mod containerd {
                 generated!("containerd.services.namespaces.v1");
             }
         }
+        pub mod sandbox {
+            pub mod v1 {
+                generated!("containerd.services.sandbox.v1");
+            }
+        }
         pub mod snapshots {
             pub mod v1 {
                 generated!("containerd.services.snapshots.v1");
             }
         }
+        pub mod streaming {
+            pub mod v1 {
+                generated!("containerd.services.streaming.v1");
+            }
+        }
         pub mod tasks {
             pub mod v1 {
                 generated!("containerd.services.tasks.v1");
+            }
+        }
+        pub mod transfer {
+            pub mod v1 {
+                generated!("containerd.services.transfer.v1");
             }
         }
         pub mod version {
@@ -131,6 +151,9 @@ pub mod containerd {
     }
     pub mod types {
         generated!("containerd.types");
+        pub mod transfer {
+            generated!("containerd.types.transfer");
+        }
     }
     pub mod v1 {
         pub mod types {

@@ -20,6 +20,46 @@ impl ::prost::Name for Mount {
         "/containerd.types.Mount".into()
     }
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Metric {
+    #[prost(message, optional, tag = "1")]
+    pub timestamp: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(string, tag = "2")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub data: ::core::option::Option<::prost_types::Any>,
+}
+impl ::prost::Name for Metric {
+    const NAME: &'static str = "Metric";
+    const PACKAGE: &'static str = "containerd.types";
+    fn full_name() -> ::prost::alloc::string::String {
+        "containerd.types.Metric".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/containerd.types.Metric".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Platform {
+    #[prost(string, tag = "1")]
+    pub os: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub architecture: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub variant: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub os_version: ::prost::alloc::string::String,
+}
+impl ::prost::Name for Platform {
+    const NAME: &'static str = "Platform";
+    const PACKAGE: &'static str = "containerd.types";
+    fn full_name() -> ::prost::alloc::string::String {
+        "containerd.types.Platform".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/containerd.types.Platform".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Descriptor {
     #[prost(string, tag = "1")]
@@ -125,43 +165,58 @@ impl ::prost::Name for RuntimeInfo {
         "/containerd.types.RuntimeInfo".into()
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Platform {
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Sandbox {
     #[prost(string, tag = "1")]
-    pub os: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub architecture: ::prost::alloc::string::String,
-    #[prost(string, tag = "3")]
-    pub variant: ::prost::alloc::string::String,
-    #[prost(string, tag = "4")]
-    pub os_version: ::prost::alloc::string::String,
-}
-impl ::prost::Name for Platform {
-    const NAME: &'static str = "Platform";
-    const PACKAGE: &'static str = "containerd.types";
-    fn full_name() -> ::prost::alloc::string::String {
-        "containerd.types.Platform".into()
-    }
-    fn type_url() -> ::prost::alloc::string::String {
-        "/containerd.types.Platform".into()
-    }
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Metric {
-    #[prost(message, optional, tag = "1")]
-    pub timestamp: ::core::option::Option<::prost_types::Timestamp>,
-    #[prost(string, tag = "2")]
-    pub id: ::prost::alloc::string::String,
+    pub sandbox_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub runtime: ::core::option::Option<sandbox::Runtime>,
     #[prost(message, optional, tag = "3")]
-    pub data: ::core::option::Option<::prost_types::Any>,
+    pub spec: ::core::option::Option<::prost_types::Any>,
+    #[prost(map = "string, string", tag = "4")]
+    pub labels: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(message, optional, tag = "5")]
+    pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "6")]
+    pub updated_at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(map = "string, message", tag = "7")]
+    pub extensions: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost_types::Any,
+    >,
+    #[prost(string, tag = "10")]
+    pub sandboxer: ::prost::alloc::string::String,
 }
-impl ::prost::Name for Metric {
-    const NAME: &'static str = "Metric";
+/// Nested message and enum types in `Sandbox`.
+pub mod sandbox {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Runtime {
+        #[prost(string, tag = "1")]
+        pub name: ::prost::alloc::string::String,
+        #[prost(message, optional, tag = "2")]
+        pub options: ::core::option::Option<::prost_types::Any>,
+    }
+    impl ::prost::Name for Runtime {
+        const NAME: &'static str = "Runtime";
+        const PACKAGE: &'static str = "containerd.types";
+        fn full_name() -> ::prost::alloc::string::String {
+            "containerd.types.Sandbox.Runtime".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/containerd.types.Sandbox.Runtime".into()
+        }
+    }
+}
+impl ::prost::Name for Sandbox {
+    const NAME: &'static str = "Sandbox";
     const PACKAGE: &'static str = "containerd.types";
     fn full_name() -> ::prost::alloc::string::String {
-        "containerd.types.Metric".into()
+        "containerd.types.Sandbox".into()
     }
     fn type_url() -> ::prost::alloc::string::String {
-        "/containerd.types.Metric".into()
+        "/containerd.types.Sandbox".into()
     }
 }
