@@ -1,9 +1,13 @@
 //! Refuses a configuration that cannot be carried out, before anything is made.
 
+mod process;
+
+use crate::init::{privileges, scheduling};
 use crate::namespaces::Plan;
 use crate::rootfs::options;
-use crate::security::{capabilities, rlimits};
-use crate::spec::{Process, Spec};
+use crate::spec::{Hook, Hooks, Spec};
+
+pub(crate) use process::check_process;
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -40,58 +44,8 @@ pub(crate) fn check(spec: &Spec, plan: &Plan) -> Result<(), ValidateError> {
     check_process(process)?;
     check_namespaces(spec, plan)?;
     check_sysctls(spec, plan)?;
+    check_hooks(&spec.hooks)?;
     check_unsupported(spec)
-}
-
-/// Checks a process, of the configuration or of `exec`.
-pub(crate) fn check_process(process: &Process) -> Result<(), ValidateError> {
-    if process.cwd.is_empty() {
-        return malformed("Cwd property must not be empty");
-    }
-    if !process.cwd.starts_with('/') {
-        return malformed("Cwd must be an absolute path");
-    }
-    if process.args.is_empty() {
-        return malformed("args must not be empty");
-    }
-    let strings = process
-        .args
-        .iter()
-        .chain(&process.env)
-        .chain([&process.cwd]);
-    for text in strings {
-        if text.contains('\0') {
-            return malformed("process strings must not contain a zero byte");
-        }
-    }
-    for (field, id) in [("uid", process.user.uid), ("gid", process.user.gid)] {
-        if id == u32::MAX {
-            return malformed(format!("user {field} {id} is out of range"));
-        }
-    }
-    crate::security::rlimits::check(&process.rlimits).map_err(ValidateError::Malformed)?;
-    if let Some(caps) = &process.capabilities {
-        crate::security::capabilities::warn_unknown(caps);
-    }
-    if let Err(why) = rlimits::check(&process.rlimits) {
-        return malformed(why);
-    }
-    if let Some(caps) = &process.capabilities {
-        capabilities::warn_unknown(caps);
-    }
-    if !process.selinux_label.is_empty()
-        && !std::path::Path::new("/sys/fs/selinux/enforce").exists()
-    {
-        return malformed(
-            "selinux label is specified in config, but selinux is disabled or not supported",
-        );
-    }
-    if !process.apparmor_profile.is_empty() && !apparmor_enabled() {
-        return malformed(
-            "apparmor profile is specified in config, but apparmor is not supported on the host",
-        );
-    }
-    Ok(())
 }
 
 fn check_namespaces(spec: &Spec, plan: &Plan) -> Result<(), ValidateError> {
@@ -176,14 +130,32 @@ fn check_sysctls(spec: &Spec, plan: &Plan) -> Result<(), ValidateError> {
     Ok(())
 }
 
+/// A path that is not absolute would be looked for in our caller's $PATH.
+fn check_hooks(hooks: &Hooks) -> Result<(), ValidateError> {
+    let kinds: [(&str, &[Hook]); 6] = [
+        ("prestart", &hooks.prestart),
+        ("createRuntime", &hooks.create_runtime),
+        ("createContainer", &hooks.create_container),
+        ("startContainer", &hooks.start_container),
+        ("poststart", &hooks.poststart),
+        ("poststop", &hooks.poststop),
+    ];
+    for (kind, hooks) in kinds {
+        if let Some(hook) = hooks.iter().find(|h| !h.path.starts_with('/')) {
+            return malformed(format!("{kind} hook path {:?} must be absolute", hook.path));
+        }
+    }
+    Ok(())
+}
+
 fn check_unsupported(spec: &Spec) -> Result<(), ValidateError> {
     let linux = &spec.linux;
     let unsupported = |field, why| Err(ValidateError::Unsupported { field, why });
-    if linux.intel_rdt.as_ref().is_some_and(|v| !v.is_null()) {
+    if linux.intel_rdt.is_some() {
         return unsupported("linux.intelRdt", "resource control is not built yet");
     }
-    if linux.memory_policy.as_ref().is_some_and(|v| !v.is_null()) {
-        return unsupported("linux.memoryPolicy", "memory policies are not built yet");
+    if let Some(policy) = &linux.memory_policy {
+        scheduling::check_memory(policy).map_err(ValidateError::Malformed)?;
     }
     if !linux.net_devices.is_empty() {
         return unsupported(
@@ -194,12 +166,11 @@ fn check_unsupported(spec: &Spec) -> Result<(), ValidateError> {
     if !linux.mount_label.is_empty() {
         return unsupported("linux.mountLabel", "labels of mounts are not built yet");
     }
-    if linux
-        .personality
-        .as_ref()
-        .is_some_and(|p| !p.flags.is_empty())
-    {
-        return unsupported("linux.personality.flags", "no flag is defined");
+    if let Some(personality) = &linux.personality {
+        privileges::domain(personality).map_err(ValidateError::Malformed)?;
+        if !personality.flags.is_empty() {
+            return unsupported("linux.personality.flags", "no flag is defined");
+        }
     }
     let propagation = linux.rootfs_propagation.as_str();
     if !propagation.is_empty() && options::propagation_flag(propagation).is_none() {

@@ -57,6 +57,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, CommandError
         entry,
         parents: vec![parent_end.number()],
         process: &process,
+        linux: &spec.linux,
         seccomp: program.as_ref(),
         console,
         first_private_fd: 3 + preserve,

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{CommandError, say};
 use crate::error::Doing as _;
+use crate::init::scheduling;
 use crate::rootfs::options;
 use crate::security::{capabilities, seccomp};
 
@@ -32,6 +33,7 @@ pub(super) fn run() -> Result<(), CommandError> {
             "selinux": {"enabled": false},
             "intelRdt": {"enabled": false},
             "netDevices": {"enabled": false},
+            "memoryPolicy": {"modes": scheduling::memory_modes(), "flags": scheduling::memory_flags()},
             "mountExtensions": {"idmap": {"enabled": true}},
         },
         "annotations": {

@@ -9,7 +9,7 @@ use crate::channel::{ChildEnd, InitFailure, Stage};
 use crate::error::{Doing as _, StepError};
 use crate::namespaces::enter;
 use crate::security::seccomp::Program;
-use crate::spec::Process;
+use crate::spec::{Linux, Process};
 use crate::sys;
 
 const PID: u32 = libc::CLONE_NEWPID as u32;
@@ -30,6 +30,8 @@ pub(crate) struct ExecJob<'a> {
     pub(crate) parents: Vec<i32>,
     /// The process to become.
     pub(crate) process: &'a Process,
+    /// What the container's processes have in common.
+    pub(crate) linux: &'a Linux,
     /// The container's filter.
     pub(crate) seccomp: Option<&'a Program>,
     /// Where the terminal goes.
@@ -109,7 +111,7 @@ fn steps(job: &ExecJob<'_>, channel: &ChildEnd) -> Result<std::convert::Infallib
         let size = job.process.console_size;
         crate::console::take(root.as_fd(), socket.as_fd(), size, false).at(Stage::Console)?;
     }
-    let program = privileges::take(job.seccomp, job.process, None, None, channel)?;
+    let program = privileges::take(job.seccomp, job.process, None, job.linux, channel)?;
     sys::exec::cloexec_from(job.first_private_fd).at(Stage::Process)?;
     channel.ready().at(Stage::Channel)?;
     let cause = sys::exec::execve(&program.path, &program.args, &program.env);

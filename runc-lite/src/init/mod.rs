@@ -5,11 +5,12 @@
 //! and ending at once: never through the exit handlers that belong to the parent.
 //! Each step of [`steps`] that could be misplaced says why it stands where it does.
 
-mod affinity;
+pub(crate) mod affinity;
 pub(crate) mod exec;
 pub(crate) mod gate;
 pub(crate) mod privileges;
 pub(crate) mod process;
+pub(crate) mod scheduling;
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
@@ -183,7 +184,7 @@ fn prepare(job: &InitJob<'_>, channel: &ChildEnd) -> Result<Prepared, InitFailur
         job.seccomp,
         process,
         job.new_keyring.then_some(job.state.id.as_str()),
-        spec.linux.personality.as_ref(),
+        &spec.linux,
         channel,
     )?;
     // Last of all, as every descriptor is still of use until here.

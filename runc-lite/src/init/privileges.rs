@@ -1,12 +1,12 @@
 //! From root of the container to exactly what the process may: shared by the
 //! first process and by those of `exec`.
 
-use super::{At, Prepared, process as steps};
+use super::{At, Prepared, process as steps, scheduling};
 use crate::channel::{ChildEnd, InitFailure, Stage};
 use crate::error::{Doing as _, StepError};
 use crate::security::seccomp::Program;
 use crate::security::{capabilities, rlimits};
-use crate::spec::{Personality, Process};
+use crate::spec::{Linux, Personality, Process};
 use crate::sys;
 use crate::sys::exec::ExecArrays;
 
@@ -15,16 +15,19 @@ pub(super) fn take(
     seccomp: Option<&Program>,
     process: &Process,
     keyring: Option<&str>,
-    personality: Option<&Personality>,
+    linux: &Linux,
     channel: &ChildEnd,
 ) -> Result<Prepared, InitFailure> {
     if let Some(id) = keyring {
         join_keyring(id).at(Stage::Process)?;
     }
-    if let Some(personality) = personality {
+    if let Some(personality) = &linux.personality {
         set_personality(personality).at(Stage::Process)?;
     }
-    steps::set_scheduling(process).at(Stage::Process)?;
+    scheduling::apply(process).at(Stage::Process)?;
+    if let Some(policy) = &linux.memory_policy {
+        scheduling::apply_memory(policy).at(Stage::Process)?;
+    }
     apply_labels(process).at(Stage::Process)?;
     // The directory may be open to root only, or to the user only: try both.
     let entered = steps::enter_cwd(&process.cwd, false).at(Stage::Process)?;
@@ -96,18 +99,18 @@ fn join_keyring(id: &str) -> Result<(), StepError> {
 }
 
 fn set_personality(personality: &Personality) -> Result<(), StepError> {
-    let domain = match personality.domain.as_str() {
-        "LINUX" | "" => 0x0000,
-        "LINUX32" => 0x0008,
-        other => {
-            return Err(StepError::refused(
-                "set personality",
-                format!("unknown domain \"{other}\""),
-            ));
-        }
-    };
-    sys::process::set_personality(domain)
-        .doing(|| format!("set personality {}", personality.domain))
+    let what = || format!("set personality {}", personality.domain);
+    let domain = domain(personality).map_err(|why| StepError::refused(what(), why))?;
+    sys::process::set_personality(domain).doing(what)
+}
+
+/// The kernel's number of an execution domain.
+pub(crate) fn domain(personality: &Personality) -> Result<libc::c_ulong, String> {
+    match personality.domain.as_str() {
+        "LINUX" | "" => Ok(0x0000),
+        "LINUX32" => Ok(0x0008),
+        other => Err(format!("invalid personality domain {other:?}")),
+    }
 }
 
 /// Labels that take effect with execve. Validation refused them where the

@@ -11,7 +11,6 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::error::{Doing as _, StepError};
 use crate::spec::{Process, User};
-use crate::sys::process::{SchedAttr, set_io_priority, set_scheduler};
 
 /// Becomes root of a user namespace that was just made or joined.
 pub(crate) fn become_namespace_root() -> Result<(), StepError> {
@@ -59,72 +58,6 @@ pub(crate) fn own_streams(user: &User) {
         // A file system or a user namespace may refuse; the stream stays usable.
         let _ = rustix::fs::fchown(stream.as_fd(), Some(Uid::from_raw(user.uid)), None);
     }
-}
-
-/// Priority and policy of CPU and disk.
-pub(crate) fn set_scheduling(process: &Process) -> Result<(), StepError> {
-    if let Some(io) = &process.io_priority {
-        let class = match io.class.as_str() {
-            "IOPRIO_CLASS_RT" => 1,
-            "IOPRIO_CLASS_BE" => 2,
-            "IOPRIO_CLASS_IDLE" => 3,
-            other => {
-                return Err(StepError::refused(
-                    "set ioPriority",
-                    format!("unknown class \"{other}\""),
-                ));
-            }
-        };
-        set_io_priority(class, io.priority)
-            .doing(|| format!("set ioPriority {} {}", io.class, io.priority))?;
-    }
-    if let Some(scheduler) = &process.scheduler {
-        let policies = [
-            "SCHED_OTHER",
-            "SCHED_FIFO",
-            "SCHED_RR",
-            "SCHED_BATCH",
-            "SCHED_ISO",
-            "SCHED_IDLE",
-            "SCHED_DEADLINE",
-        ];
-        let policy = policies
-            .iter()
-            .position(|p| *p == scheduler.policy)
-            .ok_or_else(|| {
-                StepError::refused(
-                    "set scheduler",
-                    format!("unknown policy \"{}\"", scheduler.policy),
-                )
-            })?;
-        let mut flags = 0;
-        for flag in &scheduler.flags {
-            flags |= match flag.as_str() {
-                "SCHED_FLAG_RESET_ON_FORK" => 0x01,
-                "SCHED_FLAG_RECLAIM" => 0x02,
-                "SCHED_FLAG_DL_OVERRUN" => 0x04,
-                "SCHED_FLAG_KEEP_POLICY" => 0x08,
-                "SCHED_FLAG_KEEP_PARAMS" => 0x10,
-                "SCHED_FLAG_UTIL_CLAMP_MIN" => 0x20,
-                "SCHED_FLAG_UTIL_CLAMP_MAX" => 0x40,
-                other => {
-                    return Err(StepError::refused(
-                        "set scheduler",
-                        format!("unknown flag \"{other}\""),
-                    ));
-                }
-            };
-        }
-        let mut attr = SchedAttr::default();
-        attr.policy = policy as u32;
-        attr.flags = flags;
-        attr.nice = scheduler.nice;
-        attr.priority = u32::try_from(scheduler.priority).unwrap_or(0);
-        (attr.runtime, attr.deadline, attr.period) =
-            (scheduler.runtime, scheduler.deadline, scheduler.period);
-        set_scheduler(attr).doing(|| format!("set scheduler {}", scheduler.policy))?;
-    }
-    Ok(())
 }
 
 /// Makes the working directory and enters it. Gives false where only the

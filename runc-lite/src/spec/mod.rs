@@ -9,6 +9,8 @@
 //! `resources` and `seccomp` describe the two subtrees that their own
 //! modules (`cgroup`, `security::seccomp`) turn into kernel state.
 
+pub mod linux;
+pub mod process;
 pub mod resources;
 pub mod seccomp;
 
@@ -16,6 +18,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use linux::{
+    Device, IntelRdt, Linux, MemoryPolicy, Namespace, NetDevice, Personality, TimeOffset,
+};
+pub use process::{
+    Capabilities, ConsoleSize, ExecCpuAffinity, IoPriority, Process, Rlimit, Scheduler, User,
+};
 pub use resources::LinuxResources;
 pub use seccomp::LinuxSeccomp;
 
@@ -60,155 +68,6 @@ pub struct Spec {
     /// What is particular to Linux.
     #[serde(deserialize_with = "nil")]
     pub linux: Linux,
-}
-
-/// The program and the identity, limits and privileges it gets.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Process {
-    /// Whether the program gets a pseudo terminal.
-    #[serde(deserialize_with = "nil")]
-    pub terminal: bool,
-    /// Initial size of that terminal.
-    pub console_size: Option<ConsoleSize>,
-    /// User and groups.
-    #[serde(deserialize_with = "nil")]
-    pub user: User,
-    /// Program and its arguments.
-    #[serde(deserialize_with = "nil")]
-    pub args: Vec<String>,
-    /// Environment as NAME=VALUE.
-    #[serde(deserialize_with = "nil")]
-    pub env: Vec<String>,
-    /// Working directory, absolute.
-    #[serde(deserialize_with = "nil")]
-    pub cwd: String,
-    /// The five capability sets.
-    pub capabilities: Option<Capabilities>,
-    /// Resource limits.
-    #[serde(deserialize_with = "nil")]
-    pub rlimits: Vec<Rlimit>,
-    /// PR_SET_NO_NEW_PRIVS.
-    #[serde(deserialize_with = "nil")]
-    pub no_new_privileges: bool,
-    /// AppArmor profile.
-    #[serde(deserialize_with = "nil")]
-    pub apparmor_profile: String,
-    /// Adjustment of the out-of-memory score.
-    pub oom_score_adj: Option<i32>,
-    /// SELinux label.
-    #[serde(deserialize_with = "nil")]
-    pub selinux_label: String,
-    /// I/O scheduling class and priority.
-    #[serde(rename = "ioPriority")]
-    pub io_priority: Option<IoPriority>,
-    /// CPU scheduling policy.
-    pub scheduler: Option<Scheduler>,
-    /// CPU affinity of processes added by `exec`.
-    #[serde(rename = "execCPUAffinity")]
-    pub exec_cpu_affinity: Option<ExecCpuAffinity>,
-}
-
-/// Rows and columns of a terminal.
-#[derive(Debug, Clone, Copy, Default, Deserialize, Serialize)]
-#[serde(default)]
-pub struct ConsoleSize {
-    /// Rows.
-    pub height: u16,
-    /// Columns.
-    pub width: u16,
-}
-
-/// Who the process runs as.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct User {
-    /// User id in the container.
-    #[serde(deserialize_with = "nil")]
-    pub uid: u32,
-    /// Group id in the container.
-    #[serde(deserialize_with = "nil")]
-    pub gid: u32,
-    /// File mode creation mask.
-    pub umask: Option<u32>,
-    /// Further groups.
-    #[serde(deserialize_with = "nil")]
-    pub additional_gids: Vec<u32>,
-}
-
-/// Capability sets by name (`CAP_CHOWN`).
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(default)]
-pub struct Capabilities {
-    /// What can be gained by execve.
-    #[serde(deserialize_with = "nil")]
-    pub bounding: Vec<String>,
-    /// What is in force.
-    #[serde(deserialize_with = "nil")]
-    pub effective: Vec<String>,
-    /// What is kept over execve together with file capabilities.
-    #[serde(deserialize_with = "nil")]
-    pub inheritable: Vec<String>,
-    /// What may be put in force.
-    #[serde(deserialize_with = "nil")]
-    pub permitted: Vec<String>,
-    /// What a program without file capabilities keeps.
-    #[serde(deserialize_with = "nil")]
-    pub ambient: Vec<String>,
-}
-
-/// One resource limit.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-pub struct Rlimit {
-    /// `RLIMIT_NOFILE` and so on.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Hard limit.
-    pub hard: u64,
-    /// Soft limit.
-    pub soft: u64,
-}
-
-/// I/O priority of the process.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-pub struct IoPriority {
-    /// `IOPRIO_CLASS_RT`, `IOPRIO_CLASS_BE` or `IOPRIO_CLASS_IDLE`.
-    pub class: String,
-    /// 0 (highest) to 7.
-    #[serde(default)]
-    pub priority: i32,
-}
-
-/// CPU scheduling of the process.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(default)]
-pub struct Scheduler {
-    /// `SCHED_OTHER` and so on.
-    pub policy: String,
-    /// Nice value.
-    pub nice: i32,
-    /// Static priority of the real-time classes.
-    pub priority: i32,
-    /// `SCHED_FLAG_*` names.
-    #[serde(deserialize_with = "nil")]
-    pub flags: Vec<String>,
-    /// SCHED_DEADLINE runtime in ns.
-    pub runtime: u64,
-    /// SCHED_DEADLINE deadline in ns.
-    pub deadline: u64,
-    /// SCHED_DEADLINE period in ns.
-    pub period: u64,
-}
-
-/// CPU lists for `exec` before and after joining the container's cgroup.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(default)]
-pub struct ExecCpuAffinity {
-    /// Before.
-    pub initial: String,
-    /// After.
-    #[serde(rename = "final")]
-    pub last: String,
 }
 
 /// The root file system.
@@ -300,119 +159,4 @@ pub struct Hook {
     pub env: Vec<String>,
     /// Seconds until it is killed.
     pub timeout: Option<u64>,
-}
-
-/// What is particular to Linux.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Linux {
-    /// User id ranges of the user namespace.
-    #[serde(deserialize_with = "nil")]
-    pub uid_mappings: Vec<IdMapping>,
-    /// Group id ranges of the user namespace.
-    #[serde(deserialize_with = "nil")]
-    pub gid_mappings: Vec<IdMapping>,
-    /// Kernel parameters set inside.
-    #[serde(deserialize_with = "nil")]
-    pub sysctl: BTreeMap<String, String>,
-    /// Limits, see [`LinuxResources`].
-    pub resources: Option<LinuxResources>,
-    /// Where in the cgroup hierarchy the container goes.
-    #[serde(deserialize_with = "nil")]
-    pub cgroups_path: String,
-    /// Namespaces, new or joined.
-    #[serde(deserialize_with = "nil")]
-    pub namespaces: Vec<Namespace>,
-    /// Device nodes beside the default ones.
-    #[serde(deserialize_with = "nil")]
-    pub devices: Vec<Device>,
-    /// System call filter, see [`LinuxSeccomp`].
-    pub seccomp: Option<LinuxSeccomp>,
-    /// Propagation of the root mount: `private`, `rslave`, ...
-    #[serde(deserialize_with = "nil")]
-    pub rootfs_propagation: String,
-    /// Paths hidden from the container.
-    #[serde(deserialize_with = "nil")]
-    pub masked_paths: Vec<String>,
-    /// Paths the container may only read.
-    #[serde(deserialize_with = "nil")]
-    pub readonly_paths: Vec<String>,
-    /// SELinux label for mounts.
-    #[serde(deserialize_with = "nil")]
-    pub mount_label: String,
-    /// Execution domain.
-    pub personality: Option<Personality>,
-    /// Offsets of the time namespace by clock.
-    #[serde(deserialize_with = "nil")]
-    pub time_offsets: BTreeMap<String, TimeOffset>,
-    /// Cache and memory bandwidth groups: refused where asked for.
-    pub intel_rdt: Option<serde_json::Value>,
-    /// Network devices to move in, by host name.
-    #[serde(deserialize_with = "nil")]
-    pub net_devices: BTreeMap<String, NetDevice>,
-    /// NUMA memory policy.
-    pub memory_policy: Option<serde_json::Value>,
-}
-
-/// A namespace to make or to join.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(default)]
-pub struct Namespace {
-    /// `pid`, `network`, `ipc`, `uts`, `mount`, `user`, `cgroup`, `time`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Namespace file to join; a new one is made where this is empty.
-    #[serde(deserialize_with = "nil")]
-    pub path: String,
-}
-
-/// A device node.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Device {
-    /// Path in the container.
-    pub path: String,
-    /// `c`, `u`, `b` or `p`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Major number.
-    pub major: i64,
-    /// Minor number.
-    pub minor: i64,
-    /// Permission bits.
-    pub file_mode: Option<u32>,
-    /// Owner.
-    pub uid: Option<u32>,
-    /// Group.
-    pub gid: Option<u32>,
-}
-
-/// Execution domain.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub struct Personality {
-    /// `LINUX` or `LINUX32`.
-    pub domain: String,
-    /// Flags: none is supported by any runtime so far.
-    #[serde(deserialize_with = "nil")]
-    pub flags: Vec<String>,
-}
-
-/// Offset of one clock.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(default)]
-pub struct TimeOffset {
-    /// Whole seconds.
-    pub secs: i64,
-    /// Nanoseconds.
-    pub nanosecs: u32,
-}
-
-/// A network device to move into the container.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub struct NetDevice {
-    /// Its name inside.
-    #[serde(deserialize_with = "nil")]
-    pub name: String,
 }

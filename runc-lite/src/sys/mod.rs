@@ -10,7 +10,7 @@
 //! | clone | clone3 as a fork into new namespaces |
 //! | exec | execve of prepared arrays, immediate exit, descriptors handed to us by number |
 //! | mount | mount_setattr |
-//! | process | keyring, personality, scheduling, signals, umask, loopback |
+//! | process | keyring, personality, scheduling, memory policy, signals, umask, loopback |
 //! | seccomp | putting a filter on |
 
 pub(crate) mod bpf;

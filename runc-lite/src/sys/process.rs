@@ -33,6 +33,24 @@ pub(crate) fn set_io_priority(class: i32, level: i32) -> io::Result<()> {
     check(ret).map(drop)
 }
 
+/// Sets where the memory of this process comes from: mode with flags, and a bit
+/// for each node.
+pub(crate) fn set_memory_policy(mode: i32, nodes: &[u64]) -> io::Result<()> {
+    let mask = match nodes {
+        [] => std::ptr::null(),
+        some => some.as_ptr(),
+    };
+    // The kernel takes the count of bits plus one.
+    let bits = if nodes.is_empty() {
+        0
+    } else {
+        nodes.len() * 64 + 1
+    };
+    // SAFETY: the kernel reads at most `bits - 1` bits, which is what `nodes` has.
+    let ret = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) };
+    check(ret).map(drop)
+}
+
 /// The argument of sched_setattr (version 0).
 #[repr(C)]
 #[derive(Debug, Default, Clone, Copy)]

@@ -124,7 +124,7 @@ impl Bundle {
         self.dir.path().join("state")
     }
 
-    fn write_config(&self) {
+    pub(crate) fn write_config(&self) {
         std::fs::write(self.dir.path().join("config.json"), self.config.to_string()).unwrap();
     }
 
