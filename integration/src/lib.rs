@@ -22,9 +22,11 @@
 #![forbid(unsafe_code)]
 
 pub mod eventually;
+pub mod http;
 pub mod images;
 pub mod leaks;
 pub mod peers;
 pub mod programs;
 pub mod require;
+pub mod rig;
 pub mod stack;

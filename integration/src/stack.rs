@@ -37,6 +37,13 @@ impl Stack {
 
     /// Starts a stack; `arguments` go to dockerd-lite.
     pub fn with(arguments: &[&str]) -> Result<Self> {
+        let mut stack = Self::unstarted(arguments)?;
+        stack.start_daemon()?;
+        Ok(stack)
+    }
+
+    /// A stack whose daemon waits for [`start_daemon`](Self::start_daemon), so that its folder can be prepared.
+    pub fn unstarted(arguments: &[&str]) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("lite.")
             .tempdir()
@@ -47,15 +54,13 @@ impl Stack {
             COUNTER.fetch_add(1, Ordering::Relaxed)
         );
         let holder = hold_namespace()?;
-        let mut stack = Self {
+        Ok(Self {
             dir,
             cgroup,
             holder,
             daemon: None,
             arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
-        };
-        stack.start_daemon()?;
-        Ok(stack)
+        })
     }
 
     /// Starts dockerd-lite (again) and waits until it answers.
@@ -269,30 +274,36 @@ impl Drop for Stack {
             pids.into_iter()
                 .for_each(|pid| drop(send(pid, Signal::SIGKILL)));
         }
-        // containers, shims and helpers: whatever still names the folder or sits below the cgroup parent
-        for _ in 0..20 {
-            let Ok(left) = Census::take(self.scope()) else {
-                break;
-            };
-            let pids: Vec<u32> = left
-                .lines()
-                .filter_map(|l| l.strip_prefix("process ")?.split(' ').next()?.parse().ok())
-                .collect();
-            if pids.is_empty() {
-                break;
-            }
-            pids.into_iter()
-                .for_each(|pid| drop(send(pid, Signal::SIGKILL)));
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        unmount_below(self.dir.path());
-        remove_cgroups(&self.cgroup);
+        end_all(&self.scope());
         let _ = self.holder.kill();
         let _ = self.holder.wait();
     }
 }
 
-fn hold_namespace() -> Result<Child> {
+/// Ends whatever still names the folder or sits below the cgroup parent (containers, shims, helpers), unmounts and removes
+/// their groups.
+pub(crate) fn end_all(scope: &Scope) {
+    for _ in 0..20 {
+        let Ok(left) = Census::take(scope.clone()) else {
+            break;
+        };
+        let pids: Vec<u32> = left
+            .lines()
+            .filter_map(|l| l.strip_prefix("process ")?.split(' ').next()?.parse().ok())
+            .collect();
+        if pids.is_empty() {
+            break;
+        }
+        pids.into_iter()
+            .for_each(|pid| drop(send(pid, Signal::SIGKILL)));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    unmount_below(&scope.dir);
+    remove_cgroups(&scope.cgroup);
+}
+
+/// A sleeping process that holds a new network namespace.
+pub(crate) fn hold_namespace() -> Result<Child> {
     let holder = Command::new("unshare")
         .args([
             "--net",
