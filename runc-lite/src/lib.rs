@@ -40,6 +40,7 @@ pub(crate) mod hooks;
 pub(crate) mod init;
 pub(crate) mod log;
 pub(crate) mod namespaces;
+pub(crate) mod netlink;
 pub(crate) mod process;
 pub(crate) mod rootfs;
 pub(crate) mod sealed;

@@ -100,6 +100,12 @@ impl Plan {
         self.join.iter().any(|(f, _)| *f == flag as u32)
     }
 
+    /// The namespace of a kind that is joined.
+    pub(crate) fn joined(&self, flag: i32) -> Option<&OwnedFd> {
+        let found = self.join.iter().find(|(f, _)| *f == flag as u32);
+        found.map(|(_, fd)| fd)
+    }
+
     /// Whether a process in between has to join first.
     pub(crate) fn needs_intermediate(&self) -> bool {
         self.joins(libc::CLONE_NEWUSER)

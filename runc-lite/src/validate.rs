@@ -2,6 +2,7 @@
 
 mod process;
 
+use crate::create::net_devices::check_name;
 use crate::init::{privileges, scheduling};
 use crate::namespaces::Plan;
 use crate::rootfs::options;
@@ -45,6 +46,7 @@ pub(crate) fn check(spec: &Spec, plan: &Plan) -> Result<(), ValidateError> {
     check_namespaces(spec, plan)?;
     check_sysctls(spec, plan)?;
     check_hooks(&spec.hooks)?;
+    check_net_devices(spec, plan)?;
     check_unsupported(spec)
 }
 
@@ -148,6 +150,35 @@ fn check_hooks(hooks: &Hooks) -> Result<(), ValidateError> {
     Ok(())
 }
 
+fn check_net_devices(spec: &Spec, plan: &Plan) -> Result<(), ValidateError> {
+    let devices = &spec.linux.net_devices;
+    if devices.is_empty() {
+        return Ok(());
+    }
+    if !plan.makes(libc::CLONE_NEWNET) && !plan.joins(libc::CLONE_NEWNET) {
+        return malformed("unable to move network devices without a private NET namespace");
+    }
+    if !rustix::process::geteuid().is_root() {
+        return malformed("network devices cannot be moved without privileges on the host");
+    }
+    let mut targets = std::collections::BTreeSet::new();
+    for (name, device) in devices {
+        let target = match device.name.as_str() {
+            "" => name,
+            given => given,
+        };
+        check_name(name)
+            .and_then(|()| check_name(target))
+            .map_err(ValidateError::Malformed)?;
+        if !targets.insert(target) {
+            return malformed(format!(
+                "two network devices would have the name {target:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn check_unsupported(spec: &Spec) -> Result<(), ValidateError> {
     let linux = &spec.linux;
     let unsupported = |field, why| Err(ValidateError::Unsupported { field, why });
@@ -156,12 +187,6 @@ fn check_unsupported(spec: &Spec) -> Result<(), ValidateError> {
     }
     if let Some(policy) = &linux.memory_policy {
         scheduling::check_memory(policy).map_err(ValidateError::Malformed)?;
-    }
-    if !linux.net_devices.is_empty() {
-        return unsupported(
-            "linux.netDevices",
-            "moving network devices is not built yet",
-        );
     }
     if !linux.mount_label.is_empty() {
         return unsupported("linux.mountLabel", "labels of mounts are not built yet");

@@ -32,7 +32,7 @@ pub(super) fn run() -> Result<(), CommandError> {
             // Labels of processes are applied, those of mounts are not.
             "selinux": {"enabled": false},
             "intelRdt": {"enabled": false},
-            "netDevices": {"enabled": false},
+            "netDevices": {"enabled": true},
             "memoryPolicy": {"modes": scheduling::memory_modes(), "flags": scheduling::memory_flags()},
             "mountExtensions": {"idmap": {"enabled": true}},
         },

@@ -16,6 +16,7 @@
 
 pub(crate) mod id_maps;
 pub(crate) mod listener;
+pub(crate) mod net_devices;
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
@@ -427,6 +428,7 @@ fn attend(
         id_maps::write(pid, &spec.linux.uid_mappings, &spec.linux.gid_mappings)?;
         channel.mapped()?;
     }
+    net_devices::hand_over(spec, pid, plan.joined(libc::CLONE_NEWNET))?;
     set_oom_score(pid, spec.process.as_ref().and_then(|p| p.oom_score_adj))?;
     // The child has gone in by itself; it goes no further without the limits.
     cgroup.apply(limits)?;
