@@ -89,7 +89,7 @@ fn ranges(out: &mut Emitter, profile: &Resolved, calls: &Calls, floor: u32) -> V
         }
     };
     let mut next = floor;
-    for (&number, call) in &calls.calls {
+    for (number, call) in calls.calls.iter() {
         if number > next {
             push(next, Leaf::Verdict(profile.default));
         }

@@ -22,6 +22,7 @@
 //! names get ENOSYS instead of a refusal, so that C libraries fall back on older
 //! calls instead of giving up.
 
+mod calls;
 mod emit;
 mod profile;
 mod table;

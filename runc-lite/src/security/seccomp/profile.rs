@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::SeccompError;
+use super::calls::CallMap;
 use super::table::{self, Arch, Named};
 use crate::spec::seccomp::{LinuxSeccomp, LinuxSeccompArg, LinuxSyscall};
 
@@ -15,9 +16,6 @@ const RET_TRACE: u32 = 0x7ff0_0000;
 const RET_LOG: u32 = 0x7ffc_0000;
 const RET_ALLOW: u32 = 0x7fff_0000;
 pub(super) const RET_ENOSYS: u32 = RET_ERRNO | libc::ENOSYS.cast_unsigned();
-
-/// Private calls of 32-bit ARM lie far above all others.
-const ARM_PRIVATE: u32 = 0x000f_0000;
 
 /// How an argument is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,11 +54,22 @@ pub(super) enum Call {
     Depends(Vec<Rule>),
 }
 
+impl Call {
+    /// One rule more: unconditional ones win over all others, and end the list.
+    pub(super) fn and_rule(&mut self, rule: &Rule) {
+        match self {
+            Self::Always(_) => {}
+            Self::Depends(_) if rule.conditions.is_empty() => *self = Self::Always(rule.verdict),
+            Self::Depends(list) => list.push(rule.clone()),
+        }
+    }
+}
+
 /// All calls of one architecture.
 #[derive(Clone, Debug)]
 pub(super) struct Calls {
     pub(super) arch: Arch,
-    pub(super) calls: BTreeMap<u32, Call>,
+    pub(super) calls: CallMap,
     /// Calls above this number are newer than the profile.
     pub(super) newest: Option<u32>,
 }
@@ -77,7 +86,7 @@ pub(super) struct Resolved {
 impl Resolved {
     /// Whether some verdict asks the listener.
     pub(super) fn notifies(&self) -> bool {
-        let calls = || self.arches.iter().flat_map(|a| a.calls.values());
+        let calls = || self.arches.iter().flat_map(|a| a.calls.outcomes());
         calls().any(|call| match call {
             Call::Always(verdict) => *verdict == RET_NOTIFY,
             Call::Depends(rules) => rules.iter().any(|r| r.verdict == RET_NOTIFY),
@@ -99,17 +108,22 @@ pub(super) fn resolve(profile: &LinuxSeccomp) -> Result<Resolved, SeccompError> 
         .iter()
         .map(prepare)
         .collect::<Result<Vec<_>, _>>()?;
+    // A name is looked up once, whatever the number of architectures.
+    let rules: Vec<(Vec<Known<'_>>, Vec<Rule>)> = rules
+        .into_iter()
+        .map(|(names, rules)| (names.iter().map(|n| Known::new(n)).collect(), rules))
+        .collect();
     let mut arches = Vec::new();
     for arch in arches_of(profile)? {
         let mut calls = Calls {
             arch,
-            calls: BTreeMap::new(),
+            calls: CallMap::default(),
             newest: None,
         };
         let mut second_ways = BTreeMap::new();
         for (names, rules) in &rules {
-            for name in *names {
-                add(&mut calls, &mut second_ways, name, rules, default);
+            for name in names {
+                add(&mut calls, &mut second_ways, *name, rules, default);
             }
         }
         join_second_ways(&mut calls, second_ways, default);
@@ -186,19 +200,46 @@ fn prepare(entry: &LinuxSyscall) -> Result<(&[String], Vec<Rule>), SeccompError>
 /// By the number of the call for all and the argument that selects one.
 type SecondWays = BTreeMap<(u32, u64), Call>;
 
-fn add(calls: &mut Calls, second_ways: &mut SecondWays, name: &str, rules: &[Rule], default: u32) {
+/// A name of the profile, found in the table.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    name: &'a str,
+    row: Option<usize>,
+}
+
+impl<'a> Known<'a> {
+    fn new(name: &'a str) -> Self {
+        Self {
+            name,
+            row: table::row(name),
+        }
+    }
+}
+
+fn add(
+    calls: &mut Calls,
+    second_ways: &mut SecondWays,
+    known: Known<'_>,
+    rules: &[Rule],
+    default: u32,
+) {
     let arch = calls.arch;
-    if let Some(number) = table::number(arch, name) {
+    if let Some(number) = known.row.and_then(|row| table::number_in(arch, row)) {
         // Known to the profile, whatever it says about it.
-        if number < ARM_PRIVATE || arch == Arch::X32 {
+        if number < table::ARM_PRIVATE || arch == Arch::X32 {
             calls.newest = calls.newest.max(Some(number));
         }
         insert(&mut calls.calls, number, rules, default);
     }
-    if let Some((entry, selector)) = table::multiplexed(arch, name)
+    if let Some((entry, selector)) = table::multiplexed(arch, known.name)
         && let Some(number) = table::number(arch, entry)
     {
-        insert(second_ways, (number, selector), rules, default);
+        for rule in rules.iter().filter(|r| r.verdict != default) {
+            second_ways
+                .entry((number, selector))
+                .or_insert_with(|| Call::Depends(Vec::new()))
+                .and_rule(rule);
+        }
     }
 }
 
@@ -238,20 +279,10 @@ fn strictness(verdict: u32) -> i32 {
     (verdict & 0xffff_0000).cast_signed()
 }
 
-fn insert<K: Ord + Copy>(calls: &mut BTreeMap<K, Call>, number: K, rules: &[Rule], default: u32) {
-    for rule in rules {
-        // Says nothing that would not be so anyway.
-        if rule.verdict == default {
-            continue;
-        }
-        let call = calls
-            .entry(number)
-            .or_insert_with(|| Call::Depends(Vec::new()));
-        match call {
-            Call::Always(_) => {}
-            Call::Depends(_) if rule.conditions.is_empty() => *call = Call::Always(rule.verdict),
-            Call::Depends(list) => list.push(rule.clone()),
-        }
+fn insert(calls: &mut CallMap, number: u32, rules: &[Rule], default: u32) {
+    // A rule that leads to the default says nothing that would not be so anyway.
+    for rule in rules.iter().filter(|r| r.verdict != default) {
+        calls.add(number, rule);
     }
 }
 

@@ -90,6 +90,9 @@ pub(super) const NONE: u32 = u32::MAX;
 /// Set in the number of every x32 call; the table leaves it out.
 pub(super) const X32_BIT: u32 = 0x4000_0000;
 
+/// Private calls of 32-bit ARM lie far above all others.
+pub(super) const ARM_PRIVATE: u32 = 0x000f_0000;
+
 /// A name and its numbers.
 pub(super) type Row = (&'static str, [u32; FAMILY.len()]);
 
@@ -114,19 +117,42 @@ pub(super) const FAMILY: &[Arch] = &[];
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 static TABLE: &[Row] = &[];
 
+/// Where the names with each first byte begin in the table, and where they end.
+static BY_FIRST: [u16; 257] = {
+    let mut starts = [0; 257];
+    let mut at = 0;
+    let mut byte = 0;
+    while byte < 257 {
+        while at < TABLE.len() && (TABLE[at].0.as_bytes()[0] as usize) < byte {
+            at += 1;
+        }
+        starts[byte] = at as u16;
+        byte += 1;
+    }
+    starts
+};
+
+/// Where a name is in the table; `None` if this program does not know it.
+pub(super) fn row(name: &str) -> Option<usize> {
+    let first = usize::from(*name.as_bytes().first()?);
+    let (from, to) = (BY_FIRST[first].into(), BY_FIRST[first + 1].into());
+    let at = TABLE[from..to].binary_search_by(|row| row.0.cmp(name)).ok()?;
+    Some(from + at)
+}
+
+/// The number of a row's call; `None` if the architecture has no such call.
+pub(super) fn number_in(arch: Arch, row: usize) -> Option<u32> {
+    let column = FAMILY.iter().position(|a| *a == arch)?;
+    match TABLE[row].1[column] {
+        NONE => None,
+        number if arch == Arch::X32 => Some(number | X32_BIT),
+        number => Some(number),
+    }
+}
+
 /// The number of a call; `None` if this program or the architecture has no such call.
 pub(super) fn number(arch: Arch, name: &str) -> Option<u32> {
-    let column = FAMILY.iter().position(|a| *a == arch)?;
-    let row = TABLE.binary_search_by(|row| row.0.cmp(name)).ok()?;
-    let number = TABLE[row].1[column];
-    if number == NONE {
-        return None;
-    }
-    Some(if arch == Arch::X32 {
-        number | X32_BIT
-    } else {
-        number
-    })
+    number_in(arch, row(name)?)
 }
 
 /// All names, for tests that need many.
@@ -141,30 +167,31 @@ pub(super) fn multiplexed(arch: Arch, name: &str) -> Option<(&'static str, u64)>
     if arch != Arch::X86 {
         return None;
     }
-    let socket = [
-        "socket",
-        "bind",
-        "connect",
-        "listen",
-        "accept",
-        "getsockname",
-        "getpeername",
-        "socketpair",
-        "send",
-        "recv",
-        "sendto",
-        "recvfrom",
-        "shutdown",
-        "setsockopt",
-        "getsockopt",
-        "sendmsg",
-        "recvmsg",
-        "accept4",
-        "recvmmsg",
-        "sendmmsg",
-    ];
-    if let Some(at) = socket.iter().position(|n| *n == name) {
-        return Some(("socketcall", u64::try_from(at).unwrap_or(0) + 1));
+    let socket = match name {
+        "socket" => 1,
+        "bind" => 2,
+        "connect" => 3,
+        "listen" => 4,
+        "accept" => 5,
+        "getsockname" => 6,
+        "getpeername" => 7,
+        "socketpair" => 8,
+        "send" => 9,
+        "recv" => 10,
+        "sendto" => 11,
+        "recvfrom" => 12,
+        "shutdown" => 13,
+        "setsockopt" => 14,
+        "getsockopt" => 15,
+        "sendmsg" => 16,
+        "recvmsg" => 17,
+        "accept4" => 18,
+        "recvmmsg" => 19,
+        "sendmmsg" => 20,
+        _ => 0,
+    };
+    if socket != 0 {
+        return Some(("socketcall", socket));
     }
     let ipc = match name {
         "semop" => 1,
