@@ -136,7 +136,9 @@ static BY_FIRST: [u16; 257] = {
 pub(super) fn row(name: &str) -> Option<usize> {
     let first = usize::from(*name.as_bytes().first()?);
     let (from, to) = (BY_FIRST[first].into(), BY_FIRST[first + 1].into());
-    let at = TABLE[from..to].binary_search_by(|row| row.0.cmp(name)).ok()?;
+    let at = TABLE[from..to]
+        .binary_search_by(|row| row.0.cmp(name))
+        .ok()?;
     Some(from + at)
 }
 
