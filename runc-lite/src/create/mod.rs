@@ -14,9 +14,11 @@
 //! Everything made is in [`Undo`], which takes it back in reverse order on any
 //! failure. What a kill leaves behind, `delete --force` finds from the record.
 
+mod attend;
 pub(crate) mod id_maps;
 pub(crate) mod listener;
 pub(crate) mod net_devices;
+mod spawn;
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
@@ -25,18 +27,18 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::bundle::{Bundle, BundleError};
 use crate::cgroup::{Cgroup, CgroupError, Placement};
-use crate::channel::{self, ChannelError, InitFailure, ParentEnd, Said, Stage};
+use crate::channel::{self, ChannelError, InitFailure, Stage};
 use crate::error::{Doing as _, StepError};
-use crate::hooks::{self, HookError};
-use crate::init::{self, InitJob, gate::Gate};
+use crate::hooks::HookError;
+use crate::init::{InitJob, gate::Gate};
 use crate::log;
 use crate::namespaces::{NamespaceError, Plan};
-use crate::process::ProcStat;
-use crate::security::seccomp::{self, Program, SeccompError};
+use crate::security::seccomp::{self, SeccompError};
 use crate::spec::{LinuxResources, Spec};
-use crate::state::{LockGuard, State, StateDir, StateError, Status};
-use crate::sys::clone::{Forked, fork_into};
+use crate::state::{LockGuard, State, StateDir, StateError};
 use crate::validate::{self, ValidateError};
+use attend::{attend, explain};
+use spawn::spawn;
 
 /// What `create` and `run` ask for.
 #[derive(Debug, Default)]
@@ -325,161 +327,6 @@ pub(crate) fn console_ends(
         (_, Some(_), _) => {
             refused("cannot use console socket if runc-lite will not detach or allocate tty")
         }
-    }
-}
-
-/// Why the conversation with the child ended.
-#[derive(Debug)]
-enum AttendError {
-    Channel(ChannelError),
-    Ours(CreateError),
-}
-
-impl From<ChannelError> for AttendError {
-    fn from(e: ChannelError) -> Self {
-        Self::Channel(e)
-    }
-}
-
-impl<E: Into<CreateError>> From<E> for AttendError {
-    fn from(e: E) -> Self {
-        Self::Ours(e.into())
-    }
-}
-
-/// Makes the process.
-fn spawn(
-    job: InitJob<'_>,
-    parent_end: &ParentEnd,
-    child_end: channel::ChildEnd,
-) -> Result<(i32, OwnedFd, bool), CreateError> {
-    let flags = u64::from(job.plan.clone_flags);
-    if !job.plan.needs_intermediate() {
-        return match fork_into(flags, false, job.entry.clone_into())
-            .doing(|| "clone into new namespaces")?
-        {
-            Forked::Child => init::run(job, child_end),
-            Forked::Parent {
-                pid,
-                pidfd,
-                in_cgroup,
-            } => Ok((pid, pidfd, in_cgroup)),
-        };
-    }
-    match fork_into(0, false, job.entry.clone_into()).doing(|| "clone")? {
-        Forked::Child => {
-            let failed = |e: &StepError| -> ! {
-                child_end.failed(&InitFailure::new(Stage::Namespaces, e));
-                crate::sys::exec::exit_now(1)
-            };
-            if let Err(e) = job.plan.join_all() {
-                failed(&e);
-            }
-            match fork_into(flags, true, None).doing(|| "clone into new namespaces") {
-                Err(e) => failed(&e),
-                Ok(Forked::Child) => init::run(job, child_end),
-                Ok(Forked::Parent { pid, .. }) => {
-                    // If the parent is gone, the new process finds out as well.
-                    let _ = child_end.sibling(pid);
-                    crate::sys::exec::exit_now(0)
-                }
-            }
-        }
-        Forked::Parent {
-            pidfd, in_cgroup, ..
-        } => {
-            drop(child_end);
-            let answer = parent_end.sibling();
-            // It ends at once in either case.
-            let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-            let pid = match answer {
-                Ok(pid) => pid,
-                Err(ChannelError::Init(failure)) => return Err(CreateError::Init(failure)),
-                Err(other) => return Err(CreateError::Channel(other)),
-            };
-            let raw = Pid::from_raw(pid).ok_or(CreateError::Channel(ChannelError::Gone))?;
-            // It is our child and not waited for, so the pid is still its own.
-            let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())
-                .doing(|| "open the container's process")?;
-            Ok((pid, pidfd, in_cgroup))
-        }
-    }
-}
-
-/// Does for the child what it cannot do itself, until it is ready.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one call site; they are all of create's locals"
-)]
-fn attend(
-    channel: &ParentEnd,
-    pid: i32,
-    spec: &Spec,
-    plan: &Plan,
-    cgroup: &Cgroup,
-    limits: &LinuxResources,
-    state: &mut State,
-    program: Option<&Program>,
-    pidfd: &OwnedFd,
-) -> Result<(), AttendError> {
-    state.pid = pid;
-    state.init_process_start = ProcStat::read(pid).map_or(0, |s| s.start_time);
-    if plan.makes(libc::CLONE_NEWUSER) {
-        id_maps::write(pid, &spec.linux.uid_mappings, &spec.linux.gid_mappings)?;
-        channel.mapped()?;
-    }
-    net_devices::hand_over(spec, pid, plan.joined(libc::CLONE_NEWNET))?;
-    set_oom_score(pid, spec.process.as_ref().and_then(|p| p.oom_score_adj))?;
-    // The child has gone in by itself; it goes no further without the limits.
-    cgroup.apply(limits)?;
-    channel.attached(pid)?;
-    state.cgroup = Some(cgroup.state());
-    loop {
-        match channel.next()? {
-            Said::Ready => return Ok(()),
-            Said::Listener(number) => {
-                listener::forward(pidfd, number, spec, state, program)?;
-                channel.fetched()?;
-            }
-            Said::Mounted => {
-                let json = state.to_spec_json(Status::Creating);
-                hooks::run("prestart", &spec.hooks.prestart, &json, &[])?;
-                hooks::run("createRuntime", &spec.hooks.create_runtime, &json, &[])?;
-                channel.hooks_done()?;
-            }
-        }
-    }
-}
-
-/// Puts the child's end into words, looking at how it ended where it said none.
-fn explain(
-    error: AttendError,
-    channel: &ParentEnd,
-    pidfd: &OwnedFd,
-    cgroup: &Cgroup,
-) -> CreateError {
-    // A child that has failed makes our own calls on it fail too.
-    if !matches!(error, AttendError::Channel(ChannelError::Init(_)))
-        && let Some(failure) = channel.last_words()
-    {
-        return CreateError::Init(failure);
-    }
-    match error {
-        AttendError::Ours(e) => e,
-        AttendError::Channel(ChannelError::Init(failure)) => CreateError::Init(failure),
-        AttendError::Channel(ChannelError::Gone) => {
-            if cgroup.oom_kills().ok().flatten().is_some_and(|n| n > 0) {
-                return CreateError::Gone("was OOM-killed (memory limit too low?)".into());
-            }
-            // NOWAIT leaves it to be reaped by the clean-up.
-            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-            let status = waitid(WaitId::PidFd(pidfd.as_fd()), options).ok().flatten();
-            CreateError::Gone(match status.and_then(|s| s.terminating_signal()) {
-                Some(signal) => format!("was killed by signal {signal}"),
-                None => "ended unexpectedly".into(),
-            })
-        }
-        AttendError::Channel(other) => CreateError::Channel(other),
     }
 }
 
