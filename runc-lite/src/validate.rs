@@ -47,6 +47,7 @@ pub(crate) fn check(spec: &Spec, plan: &Plan) -> Result<(), ValidateError> {
     check_sysctls(spec, plan)?;
     check_hooks(&spec.hooks)?;
     check_net_devices(spec, plan)?;
+    check_mounts(spec)?;
     check_unsupported(spec)
 }
 
@@ -148,6 +149,24 @@ fn check_hooks(hooks: &Hooks) -> Result<(), ValidateError> {
         }
     }
     Ok(())
+}
+
+/// The kernel maps the ids of a mount only for who governs its file system.
+fn check_mounts(spec: &Spec) -> Result<(), ValidateError> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let mapped = spec.mounts.iter().find(|m| {
+        let maps = !m.uid_mappings.is_empty() || !m.gid_mappings.is_empty();
+        maps || options::Options::parse(&m.options).idmap.is_some()
+    });
+    match mapped {
+        None => Ok(()),
+        Some(mount) => malformed(format!(
+            "ids of mount {} cannot be mapped without privileges on the host",
+            mount.destination
+        )),
+    }
 }
 
 fn check_net_devices(spec: &Spec, plan: &Plan) -> Result<(), ValidateError> {

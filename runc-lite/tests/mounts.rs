@@ -67,22 +67,6 @@ fn binds_of_files_and_directories_with_flags() {
 }
 
 #[test]
-fn a_recursive_flag_reaches_mounts_below() {
-    if !support::possible() {
-        return;
-    }
-    let mut b =
-        Bundle::new("touch /outer/inner/x && echo plain; touch /rro/inner/x || echo refused");
-    let dir = b.dir.path().join("outer");
-    std::fs::create_dir_all(dir.join("inner")).unwrap();
-    b.mount("/outer", "bind", dir.to_str().unwrap(), &["bind"]);
-    b.mount("/outer/inner", "tmpfs", "tmpfs", &[]);
-    b.mount("/ro", "bind", dir.to_str().unwrap(), &["rbind", "ro"]);
-    b.mount("/rro", "bind", dir.to_str().unwrap(), &["rbind", "rro"]);
-    assert_eq!(b.run().code(0).out, "plain\nrefused\n");
-}
-
-#[test]
 fn a_tmpfs_takes_mode_size_and_content() {
     if !support::possible() {
         return;
@@ -207,33 +191,4 @@ fn without_pivot_root() {
     let b = Bundle::new("ls / | grep -c -e bin -e proc; pwd");
     b.run().code(0);
     assert_eq!(b.call(&["run", "--no-pivot", &b.id]).code(0).out, "2\n/\n");
-}
-
-#[test]
-fn ids_of_a_mount_are_mapped() {
-    if !support::possible() {
-        return;
-    }
-    let mut b = Bundle::new("stat -c %u,%g /data/f");
-    let dir = b.dir.path().join("data");
-    std::fs::create_dir(&dir).unwrap();
-    std::fs::write(dir.join("f"), "").unwrap();
-    b.mount("/data", "bind", dir.to_str().unwrap(), &["bind", "idmap"]);
-    let last = b.config["mounts"]
-        .as_array_mut()
-        .unwrap()
-        .last_mut()
-        .unwrap();
-    for field in ["uidMappings", "gidMappings"] {
-        last[field] = serde_json::json!([{"containerID": 0, "hostID": 5000, "size": 10}]);
-    }
-    let said = b.run();
-    if said.code != 0 && said.err.contains("map ids") {
-        eprintln!(
-            "skipped: the file system does not take id-mapped mounts: {}",
-            said.err
-        );
-        return;
-    }
-    assert_eq!(said.code(0).out, "5000,5000\n");
 }

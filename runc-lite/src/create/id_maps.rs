@@ -2,15 +2,19 @@
 //! single mounts.
 
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::error::{Doing as _, StepError};
+use crate::namespaces::Plan;
 use crate::rootfs::options::Options;
+use crate::rootfs::{self, mounts};
 use crate::spec::{IdMapping, Spec};
 use crate::sys::clone::{Forked, fork_into};
+use crate::sys::mount::set_idmap;
 
 /// Writes the maps of a process in a new user namespace. Without privileges the
 /// set-uid helpers of the system do it.
@@ -59,24 +63,46 @@ fn helper(program: &str, pid: i32, maps: &[IdMapping]) -> Result<(), StepError> 
     Err(StepError::refused(format!("map ids with {program}"), said))
 }
 
-/// A user namespace for each mount that has maps of its own.
-pub(crate) fn for_mounts(spec: &Spec) -> Result<Vec<(usize, OwnedFd)>, StepError> {
+/// The id-mapped mounts, as detached trees by their place in the list. The child may
+/// lack the right to map ids, in a user namespace of its own, so they are prepared
+/// here, where the source is the same.
+pub(crate) fn for_mounts(
+    spec: &Spec,
+    plan: &Plan,
+    bundle: &Path,
+) -> Result<Vec<(usize, OwnedFd)>, StepError> {
     let mut all = Vec::new();
     for (index, mount) in spec.mounts.iter().enumerate() {
+        let options = Options::parse(&mount.options);
         let mapped = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
-        let what = || format!("map ids of mount {}", mount.destination);
-        if Options::parse(&mount.options).idmap.is_some() || mapped {
-            if mount.uid_mappings.is_empty() || mount.gid_mappings.is_empty() {
-                return Err(StepError::refused(
-                    what(),
-                    "the mount has no uidMappings and gidMappings",
-                ));
-            }
-            all.push((
-                index,
-                namespace_with(&mount.uid_mappings, &mount.gid_mappings)?,
-            ));
+        if options.idmap.is_none() && !mapped {
+            continue;
         }
+        let what = || format!("map ids of mount {}", mount.destination);
+        let refused = |why: &str| Err(StepError::refused(what(), why));
+        let Some(recursive) = mounts::bind_of(mount, &options) else {
+            return refused("only bind mounts can have their ids mapped");
+        };
+        let made;
+        let namespace = match (mapped, plan.joined(libc::CLONE_NEWUSER)) {
+            (false, Some(joined)) => joined,
+            (own, _) => {
+                let (uids, gids) = match own {
+                    true => (&mount.uid_mappings, &mount.gid_mappings),
+                    false => (&spec.linux.uid_mappings, &spec.linux.gid_mappings),
+                };
+                if uids.is_empty() || gids.is_empty() {
+                    return refused("neither mount nor container has uidMappings and gidMappings");
+                }
+                made = namespace_with(uids, gids)?;
+                &made
+            }
+        };
+        let tree = mounts::bind_source(mount, bundle, recursive)?;
+        rootfs::cut_propagation(&tree, spec).doing(what)?;
+        let below = options.idmap.unwrap_or(false);
+        set_idmap(&tree, below, namespace.as_fd()).doing(what)?;
+        all.push((index, tree));
     }
     Ok(all)
 }

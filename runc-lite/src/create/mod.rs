@@ -194,6 +194,8 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
         id: request.id,
         systemd: request.systemd_cgroup,
         rootless: request.rootless,
+        annotations: Some(&spec.annotations),
+        owner: crate::cgroup::owner(spec, &plan),
     };
     let mut cgroup = Cgroup::locate(&placement)?;
 
@@ -228,7 +230,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
     let terminal = spec.process.as_ref().is_some_and(|p| p.terminal);
     let (console, terminal) = console_ends(terminal, request.console_socket, request.foreground)?;
     let gate = request.gate.then(|| Gate::make(&dir)).transpose()?;
-    let idmaps = id_maps::for_mounts(spec)?;
+    let idmaps = id_maps::for_mounts(spec, &plan, &bundle.path)?;
     let (parent_end, child_end) = channel::pair().doing(|| "make a socket pair")?;
     // No process of the container may look into the runtime's. With a new user
     // namespace the maps must be written first, so there the child does it.
@@ -262,7 +264,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
     let pidfd = undo.child.insert(pidfd);
     if !in_cgroup {
         let raw = Pid::from_raw(pid).ok_or(CreateError::Channel(ChannelError::Gone))?;
-        cgroup.add_cloned(raw)?;
+        cgroup.adopt(raw, &placement, limits)?;
     }
     drop(entry);
 

@@ -44,7 +44,7 @@ pub(crate) struct InitJob<'a> {
     pub(crate) hierarchies: &'a [HierarchyMount],
     /// The way into the cgroup.
     pub(crate) entry: &'a Entry,
-    /// Id-mapped mounts: index of the mount, user namespace to map through.
+    /// Id-mapped mounts, made by the parent: index of the mount, detached tree.
     pub(crate) idmaps: &'a [(usize, OwnedFd)],
     /// Where the terminal goes.
     pub(crate) console: Option<OwnedFd>,
@@ -234,12 +234,10 @@ fn mounts(job: &InitJob<'_>, rootfs: &Rootfs, channel: &ChildEnd) -> Result<i32,
                 .mount_cgroups(mount, job.hierarchies, fresh)
                 .at(Stage::Rootfs)?;
         } else {
-            let idmap = job
-                .idmaps
-                .iter()
-                .find(|(i, _)| *i == index)
-                .map(|(_, fd)| fd.as_fd());
-            rootfs.mount(mount, idmap).at(Stage::Rootfs)?;
+            let prepared = job.idmaps.iter().find(|(i, _)| *i == index);
+            rootfs
+                .mount(mount, prepared.map(|(_, tree)| tree))
+                .at(Stage::Rootfs)?;
         }
     }
     attach(&mut pid)

@@ -56,22 +56,8 @@ impl Rootfs {
         bundle: &Path,
         in_userns: bool,
     ) -> Result<Self, StepError> {
-        // Slave keeps mounts of the host coming in where the container asks to
-        // be a slave or shared; everything else is cut off.
-        let (flag, _) = options::propagation_flag(&spec.linux.rootfs_propagation)
-            .unwrap_or((libc::MS_SLAVE, true));
-        let keep_incoming = flag == libc::MS_SLAVE || flag == libc::MS_SHARED;
         let host_root = open_dir(Path::new("/"))?;
-        let propagation = if keep_incoming {
-            libc::MS_SLAVE
-        } else {
-            libc::MS_PRIVATE
-        };
-        let attr = MountAttr {
-            propagation,
-            ..MountAttr::default()
-        };
-        set_attr(&host_root, true, &attr).doing(|| "cut mount propagation to the host")?;
+        cut_propagation(&host_root, spec).doing(|| "cut mount propagation to the host")?;
 
         let at = open_dir(rootfs)?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
@@ -142,6 +128,23 @@ impl Rootfs {
         }
         Ok(())
     }
+}
+
+/// Keeps what happens to a tree of mounts from the host. Slave lets mounts of the
+/// host come in where the container asks to be slave or shared; everything else is
+/// cut off.
+pub(crate) fn cut_propagation(tree: &OwnedFd, spec: &Spec) -> std::io::Result<()> {
+    let (flag, _) =
+        options::propagation_flag(&spec.linux.rootfs_propagation).unwrap_or((libc::MS_SLAVE, true));
+    let keep_incoming = flag == libc::MS_SLAVE || flag == libc::MS_SHARED;
+    let attr = MountAttr {
+        propagation: match keep_incoming {
+            true => libc::MS_SLAVE,
+            false => libc::MS_PRIVATE,
+        },
+        ..MountAttr::default()
+    };
+    set_attr(tree, true, &attr)
 }
 
 /// Attaches a mount (detached or not) on an open directory or file.

@@ -15,60 +15,37 @@ use super::options::Options;
 use super::{Rootfs, attach, clone_mount, copy_up, path};
 use crate::error::{Doing as _, StepError};
 use crate::spec::Mount;
-use crate::sys::mount::{MountAttr, set_attr, set_idmap};
+use crate::sys::mount::{MountAttr, set_attr};
 
 impl Rootfs {
     /// Makes one mount (all kinds but `cgroup`, see [`super::Rootfs::mount_cgroups`]).
-    pub(crate) fn mount(
-        &self,
-        mount: &Mount,
-        idmap: Option<BorrowedFd<'_>>,
-    ) -> Result<(), StepError> {
+    /// `prepared` is the mount where the parent made it, as it does to map ids.
+    pub(crate) fn mount(&self, mount: &Mount, prepared: Option<&OwnedFd>) -> Result<(), StepError> {
         let options = Options::parse(&mount.options);
         if options.remount {
             return self.remount(mount, &options);
         }
-        let bind = options.bind.or((mount.kind == "bind").then_some(false));
-        match bind {
-            Some(recursive) => self.bind(mount, &options, recursive, idmap),
-            None => self.fresh(mount, &options),
+        match (prepared, bind_of(mount, &options)) {
+            (Some(tree), _) => self.bind(mount, &options, tree),
+            (None, Some(recursive)) => {
+                let tree = bind_source(mount, &self.bundle, recursive)?;
+                self.bind(mount, &options, &tree)
+            }
+            (None, None) => self.fresh(mount, &options),
         }
     }
 
-    fn bind(
-        &self,
-        mount: &Mount,
-        options: &Options,
-        recursive: bool,
-        idmap: Option<BorrowedFd<'_>>,
-    ) -> Result<(), StepError> {
-        if mount.source.is_empty() {
-            return Err(StepError::refused(
-                describe(mount),
-                "a bind mount needs a source",
-            ));
-        }
-        let source: Cow<'_, Path> = match Path::new(&mount.source) {
-            absolute if absolute.is_absolute() => absolute.into(),
-            relative => self.bundle.join(relative).into(),
-        };
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let source = rustix::fs::openat(CWD, source.as_ref(), flags, Mode::empty())
-            .doing(|| format!("{}: open source", describe(mount)))?;
-        let tree = clone_mount(&source, recursive).doing(|| describe(mount))?;
-        if let (Some(below), Some(userns)) = (options.idmap, idmap) {
-            set_idmap(&tree, below, userns).doing(|| format!("{}: map ids", describe(mount)))?;
-        }
-        change(&tree, options).doing(|| format!("{}: set options", describe(mount)))?;
-        let kind = fstat(&source).doing(|| describe(mount))?.st_mode;
+    fn bind(&self, mount: &Mount, options: &Options, tree: &OwnedFd) -> Result<(), StepError> {
+        change(tree, options).doing(|| format!("{}: set options", describe(mount)))?;
+        let kind = fstat(tree).doing(|| describe(mount))?.st_mode;
         let target = if FileType::from_raw_mode(kind) == FileType::Directory {
             self.target_dir(mount)?
         } else {
             path::make_file(self.fd(), &mount.destination)
                 .doing(|| format!("{}: make file {}", describe(mount), mount.destination))?
         };
-        attach(&tree, &target).doing(|| describe(mount))?;
-        propagate(&tree, mount, options)
+        attach(tree, &target).doing(|| describe(mount))?;
+        propagate(tree, mount, options)
     }
 
     fn fresh(&self, mount: &Mount, options: &Options) -> Result<(), StepError> {
@@ -175,6 +152,33 @@ impl Rootfs {
         path::make_dirs(self.fd(), dest, 0o755)
             .doing(|| format!("{}: make directory {dest}", describe(mount)))
     }
+}
+
+/// Whether a mount is a bind mount, and then of all below its source too.
+pub(crate) fn bind_of(mount: &Mount, options: &Options) -> Option<bool> {
+    options.bind.or((mount.kind == "bind").then_some(false))
+}
+
+/// A detached copy of what a bind mount shows.
+pub(crate) fn bind_source(
+    mount: &Mount,
+    bundle: &Path,
+    recursive: bool,
+) -> Result<OwnedFd, StepError> {
+    if mount.source.is_empty() {
+        return Err(StepError::refused(
+            describe(mount),
+            "a bind mount needs a source",
+        ));
+    }
+    let source: Cow<'_, Path> = match Path::new(&mount.source) {
+        absolute if absolute.is_absolute() => absolute.into(),
+        relative => bundle.join(relative).into(),
+    };
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let source = rustix::fs::openat(CWD, source.as_ref(), flags, Mode::empty())
+        .doing(|| format!("{}: open source", describe(mount)))?;
+    clone_mount(&source, recursive).doing(|| describe(mount))
 }
 
 /// Sets one `key=value` or `flag` of a file system being configured.

@@ -248,7 +248,7 @@ fn make_rootfs(root: &Path) {
     }
     std::fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
     for name in [
-        "sh", "cat", "ls", "id", "env", "pwd", "stat", "sleep", "true", "mkdir", "touch",
+        "sh", "cat", "ls", "ping", "id", "env", "pwd", "stat", "sleep", "true", "mkdir", "touch",
         "readlink", "grep", "mount", "hostname", "kill", "tty", "stty", "echo", "rm", "chmod",
         "head", "cut", "wc", "ps", "ip", "df", "sort", "test", "dd", "umount", "ln", "sysctl",
     ] {
