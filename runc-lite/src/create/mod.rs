@@ -194,8 +194,6 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
         id: request.id,
         systemd: request.systemd_cgroup,
         rootless: request.rootless,
-        annotations: Some(&spec.annotations),
-        owner: crate::cgroup::owner(spec, &plan),
     };
     let mut cgroup = Cgroup::locate(&placement)?;
 
@@ -264,7 +262,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
     let pidfd = undo.child.insert(pidfd);
     if !in_cgroup {
         let raw = Pid::from_raw(pid).ok_or(CreateError::Channel(ChannelError::Gone))?;
-        cgroup.adopt(raw, &placement, limits)?;
+        cgroup.add_cloned(raw)?;
     }
     drop(entry);
 
