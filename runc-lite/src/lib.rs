@@ -36,6 +36,8 @@ pub(crate) mod commands;
 pub(crate) mod console;
 pub(crate) mod create;
 pub(crate) mod error;
+#[cfg(test)]
+mod fuzz;
 pub(crate) mod hooks;
 pub(crate) mod init;
 pub(crate) mod log;

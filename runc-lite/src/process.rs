@@ -31,7 +31,7 @@ impl ProcStat {
     }
 
     /// The second field is the name in parentheses, which may contain anything.
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (_, rest) = text.rsplit_once(") ")?;
         let mut fields = rest.split(' ');
         let state = fields.next()?.chars().next()?;

@@ -280,6 +280,14 @@ pub(super) fn clean(path: &str) -> PathBuf {
     out
 }
 
+/// The parsers of this file on one text; gives how much they found.
+#[cfg(test)]
+pub(super) fn fuzzed(text: &str) -> usize {
+    let own = parse_own(text);
+    let _ = above_own(&own);
+    own.len() + parse_mounts(text).len() + usize::from(unescape(text) != text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,6 +30,8 @@ mod devices;
 mod dir;
 mod entry;
 mod error;
+#[cfg(test)]
+pub(crate) mod fuzzed;
 mod locate;
 mod stats;
 mod v1;

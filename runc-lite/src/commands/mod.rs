@@ -13,11 +13,11 @@ mod list;
 mod pause;
 mod ps;
 mod run;
-mod signals;
+pub(crate) mod signals;
 mod spec;
 mod start;
 mod state;
-mod update;
+pub(crate) mod update;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

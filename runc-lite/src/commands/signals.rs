@@ -39,7 +39,7 @@ const NAMES: &[(&str, i32)] = &[
 ];
 
 /// Reads `9`, `KILL`, `SIGKILL`, `sigkill`, `RTMIN+3`, `SIGRTMAX-1`.
-pub(super) fn parse(word: &str) -> Option<i32> {
+pub(crate) fn parse(word: &str) -> Option<i32> {
     if let Ok(number) = word.parse::<i32>() {
         return (0..=64).contains(&number).then_some(number);
     }

@@ -45,7 +45,7 @@ fn from_file(file: &str) -> Result<LinuxResources, CommandError> {
     Ok(limits)
 }
 
-fn from_options(parsed: &Parsed) -> Result<LinuxResources, CommandError> {
+pub(crate) fn from_options(parsed: &Parsed) -> Result<LinuxResources, CommandError> {
     let mut cpu = LinuxCpu {
         shares: parsed.number("cpu-share")?,
         quota: parsed.number("cpu-quota")?,

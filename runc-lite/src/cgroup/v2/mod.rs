@@ -28,6 +28,12 @@ const CONTROLLERS: [&str; 8] = [
     "cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc",
 ];
 const ROOT: &str = "/sys/fs/cgroup";
+
+/// For the fuzzer, which needs the compiler to end and no more.
+#[cfg(test)]
+pub(super) fn compiled_length(set: &super::devices::DeviceSet) -> usize {
+    ebpf::compile(set).len()
+}
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The container's directory on a v2 machine.
