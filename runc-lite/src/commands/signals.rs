@@ -56,8 +56,8 @@ pub(crate) fn parse(word: &str) -> Option<i32> {
         }
     };
     let number = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
-        (Some(rest), _) => 34 + offset(rest)?,
-        (_, Some(rest)) => 64 + offset(rest)?,
+        (Some(rest), _) => 34_i32.checked_add(offset(rest)?)?,
+        (_, Some(rest)) => 64_i32.checked_add(offset(rest)?)?,
         _ => return None,
     };
     (34..=64).contains(&number).then_some(number)
@@ -79,7 +79,16 @@ mod tests {
         ] {
             assert_eq!(parse(word), Some(number), "{word}");
         }
-        for word in ["", "SIG", "65", "-1", "NOPE", "RTMIN+99", "RTMAX+1"] {
+        for word in [
+            "",
+            "SIG",
+            "65",
+            "-1",
+            "NOPE",
+            "RTMIN+99",
+            "RTMAX+1",
+            "RTMAX2147483647",
+        ] {
             assert_eq!(parse(word), None, "{word}");
         }
     }
