@@ -58,6 +58,14 @@ impl Entry {
         Ok(())
     }
 
+    /// The doors that a process opens by itself.
+    pub(super) fn without_unified(self) -> Self {
+        Self {
+            unified: None,
+            ..self
+        }
+    }
+
     /// The group to clone into.
     pub(crate) fn clone_into(&self) -> Option<BorrowedFd<'_>> {
         self.unified.as_ref().map(|fd| fd.as_fd())

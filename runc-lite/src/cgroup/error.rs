@@ -76,11 +76,31 @@ pub enum CgroupError {
         /// How long.
         ms: u64,
     },
-    /// `--systemd-cgroup`.
+    /// `--systemd-cgroup` without one.
     #[error(
-        "the systemd cgroup driver is not supported yet: run without --systemd-cgroup (cgroupsPath as a path, not slice:prefix:name)"
+        "systemd is not running on this host (no /run/systemd/system): cannot use the systemd cgroup driver"
     )]
-    Systemd,
+    NoSystemd,
+    /// systemd did not do as asked.
+    #[error("{doing} systemd unit {unit}")]
+    Systemd {
+        /// What was attempted.
+        doing: &'static str,
+        /// The unit.
+        unit: String,
+        /// Why not.
+        source: super::DbusError,
+    },
+    /// A group that only takes threads of processes at home elsewhere.
+    #[error("cannot enter cgroup {} with limits of {controller}: it is {kind}", path.display())]
+    NoDomain {
+        /// Where.
+        path: PathBuf,
+        /// The controller that needs a group of its own kind.
+        controller: &'static str,
+        /// What the kernel says of the group.
+        kind: String,
+    },
 }
 
 impl CgroupError {

@@ -12,11 +12,14 @@
 //!  create(limits)  directories, cpuset: all that must be there before a process is
 //!     |            owned from here on
 //!  entry()         any time from here on: for the process to go in by itself
-//!  add_cloned(pid) where it could not all by itself
+//!  adopt(pid)      where it could not all by itself
 //!  apply(limits)   the other limits and the device rules
 //!  update, freeze, thaw, pids, stats, kill_all
 //!  remove()
 //! ```
+//!
+//! Where systemd is asked for ([`systemd`]), the group is made by it around the
+//! first process, in [`Cgroup::adopt`]; all else is the same.
 //!
 //! The order is made for crashes: a `delete` that finds a state which is not
 //! owned yet may remove empty directories at the recorded paths, but must not
@@ -26,6 +29,7 @@
 //! Only what is asked for is opened and written. Nothing here reads mountinfo
 //! unless a hierarchy is not where everybody mounts it.
 
+mod delegate;
 mod devices;
 mod dir;
 mod entry;
@@ -34,6 +38,7 @@ mod error;
 pub(crate) mod fuzzed;
 mod locate;
 mod stats;
+mod systemd;
 mod v1;
 mod v2;
 
@@ -43,11 +48,14 @@ use std::path::PathBuf;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use delegate::owner;
 pub(crate) use entry::Entry;
 pub use error::CgroupError;
 pub use stats::Stats;
+pub use systemd::{DbusError, UnitState};
 
 use crate::spec::resources::LinuxResources;
+use systemd::Unit;
 use v1::V1;
 use v2::V2;
 
@@ -55,7 +63,8 @@ use v2::V2;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Placement<'a> {
     /// `linux.cgroupsPath`: absolute from the root of the hierarchies, relative
-    /// from the caller's own cgroup; empty for the id.
+    /// from the caller's own cgroup; empty for the id. With systemd
+    /// `slice:prefix:name`.
     pub cgroups_path: Option<&'a str>,
     /// The container's id.
     pub id: &'a str,
@@ -63,6 +72,10 @@ pub struct Placement<'a> {
     pub systemd: bool,
     /// Whether hierarchies that the caller may not write to are to be left out.
     pub rootless: bool,
+    /// Annotations, some of which are for systemd.
+    pub annotations: Option<&'a BTreeMap<String, String>>,
+    /// Who may rule over what is below the cgroup, as a user of the host.
+    pub owner: Option<u32>,
 }
 
 /// A cgroup as written into state.json.
@@ -75,6 +88,9 @@ pub struct CgroupState {
     pub owned: bool,
     /// Directory by controller; the unified hierarchy's key is empty.
     pub paths: BTreeMap<String, PathBuf>,
+    /// The unit, where systemd made the cgroup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<UnitState>,
     /// What a newer version wrote.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
@@ -98,6 +114,7 @@ pub struct HierarchyMount {
 pub struct Cgroup {
     owned: bool,
     unknown: BTreeMap<String, serde_json::Value>,
+    unit: Option<Unit>,
     driver: Driver,
 }
 
@@ -120,16 +137,25 @@ macro_rules! either {
 impl Cgroup {
     /// Finds where the cgroup of a container will be. Changes nothing.
     pub fn locate(placement: &Placement<'_>) -> Result<Self, CgroupError> {
-        if placement.systemd {
-            return Err(CgroupError::Systemd);
-        }
-        let driver = match locate::find(placement)? {
+        let (unit, found) = if placement.systemd {
+            let (unit, path) = Unit::locate(placement)?;
+            let path = std::path::Path::new("/").join(path);
+            let at = Placement {
+                cgroups_path: path.to_str(),
+                ..*placement
+            };
+            (Some(unit), locate::find(&at)?)
+        } else {
+            (None, locate::find(placement)?)
+        };
+        let driver = match found {
             locate::Found::V1(hierarchies) => Driver::V1(V1::new(hierarchies)),
             locate::Found::V2(dir) => Driver::V2(V2::new(dir)),
         };
         Ok(Self {
             owned: false,
             unknown: BTreeMap::new(),
+            unit,
             driver,
         })
     }
@@ -144,6 +170,7 @@ impl Cgroup {
         Self {
             owned: state.owned,
             unknown: state.unknown.clone(),
+            unit: state.unit.as_ref().map(Unit::load),
             driver,
         }
     }
@@ -159,6 +186,7 @@ impl Cgroup {
             hierarchy,
             owned: self.owned,
             paths,
+            unit: self.unit.as_ref().map(|u| u.state().clone()),
             unknown: self.unknown.clone(),
         }
     }
@@ -171,14 +199,30 @@ impl Cgroup {
         placement: &Placement<'_>,
         limits: &LinuxResources,
     ) -> Result<(), CgroupError> {
-        either!(&mut self.driver, d => d.create(limits, placement.rootless))?;
+        match (&mut self.driver, &mut self.unit) {
+            (Driver::V1(v1), _) => v1.create(limits, placement.rootless)?,
+            (Driver::V2(v2), None) => v2.create(limits, placement)?,
+            // systemd makes the directory, with the process in it.
+            (Driver::V2(v2), Some(_)) => v2.refuse_inhabited()?,
+        }
+        let (dir, unified) = self.unit_dir();
+        if let Some(unit) = &mut self.unit {
+            unit.prepare(placement, limits, &dir, unified)?;
+        }
         self.owned = true;
         Ok(())
     }
 
-    /// Moves a process into the cgroup.
-    pub fn add(&self, pid: Pid) -> Result<(), CgroupError> {
-        either!(&self.driver, d => d.add(pid))
+    /// Where the files of the unit's limits are, and whether they are v2's.
+    fn unit_dir(&self) -> (dir::Dir, bool) {
+        match &self.driver {
+            Driver::V1(_) => (dir::Dir::new(""), false),
+            Driver::V2(v2) => (v2.dir().clone(), true),
+        }
+    }
+
+    fn pending_unit(&mut self) -> Option<&mut Unit> {
+        self.unit.as_mut().filter(|u| u.pending())
     }
 
     /// Moves a process into a group below the cgroup, as `exec --cgroup` asks.
@@ -190,13 +234,51 @@ impl Cgroup {
 
     /// Opens what a new process needs to go in by itself.
     pub(crate) fn entry(&self) -> Result<Entry, CgroupError> {
-        either!(&self.driver, d => d.entry())
+        match (&self.driver, &self.unit) {
+            // The unit begins with the process, so there is nothing to clone into yet.
+            (Driver::V1(v1), Some(unit)) if unit.pending() => Ok(v1.entry()?.without_unified()),
+            (Driver::V2(_), Some(unit)) if unit.pending() => Ok(Entry::default()),
+            (driver, _) => either!(driver, d => d.entry()),
+        }
     }
 
-    /// Moves a process that entered by itself into what it should have been
-    /// cloned into, where the kernel did not do that.
-    pub(crate) fn add_cloned(&self, pid: Pid) -> Result<(), CgroupError> {
-        either!(&self.driver, d => d.add_cloned(pid))
+    /// Takes the container's first process, which entered by itself, into what it
+    /// could not be cloned into.
+    pub(crate) fn adopt(
+        &mut self,
+        pid: Pid,
+        placement: &Placement<'_>,
+        limits: &LinuxResources,
+    ) -> Result<(), CgroupError> {
+        if let Some(unit) = self.pending_unit() {
+            let started = unit.start(pid);
+            if started.is_err() {
+                // Whoever has that unit has the group.
+                self.owned = false;
+            }
+            started?;
+            if let Driver::V2(v2) = &self.driver {
+                return v2.outfit(limits, placement);
+            }
+        }
+        either!(&self.driver, d => d.add(pid))
+    }
+
+    /// Takes in a further process, which entered by itself, where it could not be
+    /// cloned into the cgroup. On v2 a group that has handed controllers down has no
+    /// place for processes; then it goes where the first one, `init`, is.
+    pub(crate) fn join(&self, pid: Pid, init: i32) -> Result<(), CgroupError> {
+        let joined = match &self.driver {
+            Driver::V1(v1) => v1.add(pid),
+            Driver::V2(v2) => v2.join(pid, init),
+        };
+        match (joined, &self.unit) {
+            // From a session of the user's own, only the user's systemd may move it.
+            (Err(e), Some(unit)) if matches!(e.errno(), Some(libc::EACCES | libc::EPERM)) => {
+                unit.attach(pid)
+            }
+            (joined, _) => joined,
+        }
     }
 
     /// Sets all limits and the device rules of a new container.
@@ -206,6 +288,13 @@ impl Cgroup {
 
     /// Changes the given limits of a container that runs. Device rules stay.
     pub fn update(&self, limits: &LinuxResources) -> Result<(), CgroupError> {
+        if let Some(unit) = &self.unit {
+            let (dir, unified) = self.unit_dir();
+            if let (true, Some(memory)) = (unified, &limits.memory) {
+                v2::memory::check(&dir, memory)?;
+            }
+            unit.set(limits, &dir, unified)?;
+        }
         either!(&self.driver, d => d.update(limits))
     }
 
@@ -249,7 +338,20 @@ impl Cgroup {
     /// Removes the directories and what is below them, killing whoever is left
     /// if the cgroup is known to be this container's. Gone already is fine.
     pub fn remove(&self) -> Result<(), CgroupError> {
-        either!(&self.driver, d => d.remove(self.owned))
+        match &self.unit {
+            Some(unit) if self.owned && !unit.pending() => {
+                // Else systemd would ask those left to go, and wait.
+                self.kill_all()?;
+                let stopped = unit.stop();
+                // A systemd that does not answer has forgotten the unit, or will drop it.
+                either!(&self.driver, d => d.remove(true))?;
+                if let Err(e) = stopped {
+                    crate::log::warn(&crate::error::chain(&e));
+                }
+                Ok(())
+            }
+            _ => either!(&self.driver, d => d.remove(self.owned)),
+        }
     }
 
     /// Usage figures, in the shape of `events --stats`.

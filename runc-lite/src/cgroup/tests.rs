@@ -3,15 +3,17 @@
 use super::*;
 
 #[test]
-fn systemd_is_refused_and_the_root_is_no_cgroup() {
+fn systemd_is_asked_for_by_unit_and_the_root_is_no_cgroup() {
     let systemd = Placement {
         id: "x",
+        cgroups_path: Some("/a/path"),
         systemd: true,
         ..Placement::default()
     };
+    // Without systemd the first, with it the second.
     assert!(matches!(
         Cgroup::locate(&systemd),
-        Err(CgroupError::Systemd)
+        Err(CgroupError::NoSystemd | CgroupError::Invalid { .. })
     ));
     let root = Placement {
         id: "x",
@@ -26,7 +28,7 @@ fn systemd_is_refused_and_the_root_is_no_cgroup() {
 
 #[test]
 fn state_goes_there_and_back_with_what_it_does_not_know() {
-    let text = r#"{"hierarchy":1,"owned":true,"paths":{"cpu":"/c/x","cpuacct":"/c/x","memory":"/m/x"},"future":[1]}"#;
+    let text = r#"{"hierarchy":1,"owned":true,"paths":{"cpu":"/c/x","cpuacct":"/c/x","memory":"/m/x"},"unit":{"name":"a.scope","user":false},"future":[1]}"#;
     let state: CgroupState = serde_json::from_str(text).unwrap();
     let cgroup = Cgroup::load(&state);
     assert_eq!(cgroup.state(), state);

@@ -64,7 +64,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, CommandError
     };
     let (pid, pidfd, in_cgroup) = spawn(&job, &parent_end, child_end)?;
     drop(job);
-    let attended = attach(&cgroup, pid, below, in_cgroup).and_then(|()| {
+    let attended = attach(&cgroup, pid, container.state.pid, below, in_cgroup).and_then(|()| {
         attend(
             &parent_end,
             pid,
@@ -260,13 +260,14 @@ fn attend(
 fn attach(
     cgroup: &Cgroup,
     pid: i32,
+    init: i32,
     below: Option<&str>,
     in_cgroup: bool,
 ) -> Result<(), CommandError> {
     let pid = Pid::from_raw(pid).ok_or_else(|| failure(ChannelError::Gone))?;
     match below {
         None if in_cgroup => Ok(()),
-        None => Ok(cgroup.add_cloned(pid)?),
+        None => Ok(cgroup.join(pid, init)?),
         Some(below) => {
             let (controllers, path) = below.split_once(':').unwrap_or(("", below));
             let controllers: Vec<&str> = controllers.split(',').filter(|c| !c.is_empty()).collect();

@@ -194,6 +194,8 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
         id: request.id,
         systemd: request.systemd_cgroup,
         rootless: request.rootless,
+        annotations: Some(&spec.annotations),
+        owner: crate::cgroup::owner(spec, &plan),
     };
     let mut cgroup = Cgroup::locate(&placement)?;
 
@@ -262,7 +264,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
     let pidfd = undo.child.insert(pidfd);
     if !in_cgroup {
         let raw = Pid::from_raw(pid).ok_or(CreateError::Channel(ChannelError::Gone))?;
-        cgroup.add_cloned(raw)?;
+        cgroup.adopt(raw, &placement, limits)?;
     }
     drop(entry);
 

@@ -132,10 +132,6 @@ impl V1 {
         Ok(())
     }
 
-    pub(super) fn add(&self, pid: Pid) -> Result<(), CgroupError> {
-        self.hierarchies.iter().try_for_each(|h| h.dir.add(pid))
-    }
-
     pub(super) fn entry(&self) -> Result<Entry, CgroupError> {
         let mut entry = Entry::default();
         for hierarchy in &self.hierarchies {
@@ -147,7 +143,7 @@ impl V1 {
         Ok(entry)
     }
 
-    pub(super) fn add_cloned(&self, pid: Pid) -> Result<(), CgroupError> {
+    pub(super) fn add(&self, pid: Pid) -> Result<(), CgroupError> {
         // The unified hierarchy is a guest here: nothing is limited or counted by it.
         if let Some(Err(e)) = self.dir("").map(|dir| dir.add(pid)) {
             crate::log::debug(|| crate::error::chain(&e));

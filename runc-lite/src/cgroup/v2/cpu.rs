@@ -5,7 +5,8 @@ use super::super::dir::Dir;
 use super::super::v1::cpu::check_shares;
 use crate::spec::resources::LinuxCpu;
 
-const DEFAULT_PERIOD: u64 = 100_000;
+/// What the kernel starts with, microseconds.
+pub(in super::super) const DEFAULT_PERIOD: u64 = 100_000;
 
 /// Sets weight, idle, quota and burst.
 pub(super) fn set(dir: &Dir, cpu: &LinuxCpu) -> Result<(), CgroupError> {
@@ -34,8 +35,6 @@ pub(super) fn set(dir: &Dir, cpu: &LinuxCpu) -> Result<(), CgroupError> {
 }
 
 fn set_bandwidth(dir: &Dir, cpu: &LinuxCpu) -> Result<(), CgroupError> {
-    let period = cpu.period.filter(|&p| p != 0);
-    let quota = cpu.quota.filter(|&q| q != 0);
     let burst = cpu.burst.map(|b| b.to_string());
     let set_burst = |burst: &str| dir.set("linux.resources.cpu.burst", "cpu.max.burst", burst);
     let mut burst_left = burst.as_deref();
@@ -47,27 +46,41 @@ fn set_bandwidth(dir: &Dir, cpu: &LinuxCpu) -> Result<(), CgroupError> {
             Err(e) => return Err(e),
         }
     }
-    if let Some(value) = max_line(quota, period) {
-        dir.set("linux.resources.cpu.quota", "cpu.max", &value)?;
+    if let Some((quota, period)) = bandwidth(dir, cpu)? {
+        let quota = quota.map_or("max".to_owned(), |q| q.to_string());
+        let line = format!("{quota} {period}");
+        dir.set("linux.resources.cpu.quota", "cpu.max", &line)?;
     }
     burst_left.map_or(Ok(()), set_burst)
 }
 
-/// `cpu.max` takes the quota alone, but not the period alone.
-fn max_line(quota: Option<i64>, period: Option<u64>) -> Option<String> {
-    let quota = match quota {
-        Some(q) if q > 0 => q.to_string(),
-        Some(_) => "max".to_owned(),
-        None if period.is_some() => "max".to_owned(),
-        None => return None,
-    };
-    Some(format!("{quota} {}", period.unwrap_or(DEFAULT_PERIOD)))
+/// Quota, if there is to be one, and period. The file has both in one line, so
+/// one that is not asked for is taken from what is in force.
+pub(in super::super) fn bandwidth(
+    dir: &Dir,
+    cpu: &LinuxCpu,
+) -> Result<Option<(Option<u64>, u64)>, CgroupError> {
+    let period = cpu.period.filter(|&p| p != 0);
+    let quota = cpu.quota.filter(|&q| q != 0);
+    let quota = quota.map(|q| u64::try_from(q).ok());
+    match (quota, period) {
+        (None, None) => Ok(None),
+        (Some(quota), Some(period)) => Ok(Some((quota, period))),
+        (quota, period) => {
+            let line = dir.read_if_there("cpu.max")?.unwrap_or_default();
+            let mut words = line.split_whitespace();
+            let old_quota = words.next().and_then(|q| q.parse().ok());
+            let old_period = words.next().and_then(|p| p.parse().ok());
+            let period = period.or(old_period).unwrap_or(DEFAULT_PERIOD);
+            Ok(Some((quota.unwrap_or(old_quota), period)))
+        }
+    }
 }
 
 /// Shares of 2 to 262144 as a weight of 1 to 10000. The usual 1024 shares must
 /// be the usual weight of 100, and both ends must meet: a parabola through the
 /// three points on logarithmic axes does that.
-fn weight(shares: u64) -> u64 {
+pub(in super::super) fn weight(shares: u64) -> u64 {
     if shares <= 2 {
         return 1;
     }
@@ -109,15 +122,22 @@ mod tests {
 
     #[test]
     fn quota_and_period_make_one_line() {
-        assert_eq!(
-            max_line(Some(50_000), None).as_deref(),
-            Some("50000 100000")
-        );
-        assert_eq!(
-            max_line(Some(-1), Some(50_000)).as_deref(),
-            Some("max 50000")
-        );
-        assert_eq!(max_line(None, Some(50_000)).as_deref(), Some("max 50000"));
-        assert_eq!(max_line(None, None), None);
+        let root = tempfile::tempdir().unwrap();
+        let dir = Dir::new(root.path());
+        let line = |quota, period| {
+            let cpu = LinuxCpu {
+                quota,
+                period,
+                ..LinuxCpu::default()
+            };
+            bandwidth(&dir, &cpu).unwrap()
+        };
+        assert_eq!(line(Some(50_000), None), Some((Some(50_000), 100_000)));
+        assert_eq!(line(Some(-1), Some(50_000)), Some((None, 50_000)));
+        assert_eq!(line(None, None), None);
+        // What is in force stays.
+        std::fs::write(root.path().join("cpu.max"), "7000 20000\n").unwrap();
+        assert_eq!(line(None, Some(50_000)), Some((Some(7000), 50_000)));
+        assert_eq!(line(Some(9000), None), Some((Some(9000), 20_000)));
     }
 }

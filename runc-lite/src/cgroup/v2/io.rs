@@ -80,7 +80,7 @@ fn set_weight(
 }
 
 /// 10 to 1000 as 1 to 10000.
-fn general_weight(weight: u16) -> u64 {
+pub(in super::super) fn general_weight(weight: u16) -> u64 {
     1 + u64::from(weight.saturating_sub(10)) * 9999 / 990
 }
 

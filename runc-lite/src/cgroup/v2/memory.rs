@@ -9,23 +9,16 @@ use crate::spec::resources::LinuxMemory;
 /// have no counterpart; runtimes have always passed over them here, and so
 /// does this one.
 pub(super) fn set(dir: &Dir, memory: &LinuxMemory) -> Result<(), CgroupError> {
+    check(dir, memory)?;
     let limit = memory.limit.filter(|&n| n != 0);
-    if memory.check_before_update == Some(true) {
-        check_usage(dir, limit.unwrap_or(0))?;
-    }
-    let swap = memory
-        .swap
-        .filter(|&n| n != 0)
-        .or((limit == Some(-1)).then_some(-1));
-    if let Some(swap) = swap {
-        let value = swap_alone(dir, swap, limit)?;
+    if let Some(value) = swap(dir, memory)? {
         match dir.set(
             "linux.resources.memory.swap",
             "memory.swap.max",
             &line(value),
         ) {
-            // Without swap accounting there is no file, and no limit is no limit.
-            Err(CgroupError::Unavailable { .. }) if value == -1 => {}
+            // Without swap there is no file, and no limit or no swap is what there is.
+            Err(CgroupError::Unavailable { .. }) if value <= 0 => {}
             other => other?,
         }
     }
@@ -42,19 +35,27 @@ pub(super) fn set(dir: &Dir, memory: &LinuxMemory) -> Result<(), CgroupError> {
     Ok(())
 }
 
-/// The swap part of a limit of memory and swap together.
-fn swap_alone(dir: &Dir, swap: i64, limit: Option<i64>) -> Result<i64, CgroupError> {
+/// What `memory.swap.max` is to be, -1 for no limit; nothing if it stays.
+///
+/// The specification's limit is one of memory and swap together, and it holds
+/// until another is given: where memory alone changes, swap gives way.
+pub(in super::super) fn swap(dir: &Dir, memory: &LinuxMemory) -> Result<Option<i64>, CgroupError> {
     const FIELD: &str = "linux.resources.memory.swap";
-    if swap < 0 {
-        return Ok(-1);
-    }
-    let limit = match limit {
-        Some(limit) => limit,
-        // An update of swap alone is meant against the limit in force.
-        None => dir
-            .number("memory.max")?
-            .and_then(|n| i64::try_from(n).ok())
-            .unwrap_or(-1),
+    let in_force = |file| {
+        let number = dir.number(file)?;
+        Ok::<_, CgroupError>(number.and_then(|n| i64::try_from(n).ok()))
+    };
+    let limit = memory.limit.filter(|&n| n != 0);
+    let (swap, limit) = match (memory.swap.filter(|&n| n != 0), limit) {
+        (Some(..0), _) | (None, Some(..0)) => return Ok(Some(-1)),
+        (None, None) => return Ok(None),
+        (Some(swap), Some(limit)) => (swap, limit),
+        // Swap alone is meant against the limit in force.
+        (Some(swap), None) => (swap, in_force("memory.max")?.unwrap_or(-1)),
+        (None, Some(limit)) => match (in_force("memory.max")?, in_force("memory.swap.max")?) {
+            (Some(old), Some(swap)) => (old.saturating_add(swap), limit),
+            _ => return Ok(None),
+        },
     };
     if limit < 0 {
         return Err(CgroupError::invalid(
@@ -68,7 +69,7 @@ fn swap_alone(dir: &Dir, swap: i64, limit: Option<i64>) -> Result<i64, CgroupErr
             format!("memory+swap limit {swap} is below the memory limit {limit}"),
         ));
     }
-    Ok(swap - limit)
+    Ok(Some(swap - limit))
 }
 
 fn line(n: i64) -> String {
@@ -79,10 +80,15 @@ fn line(n: i64) -> String {
     }
 }
 
-fn check_usage(dir: &Dir, limit: i64) -> Result<(), CgroupError> {
+/// Refuses a limit below what is in use, where that is asked for.
+pub(in super::super) fn check(dir: &Dir, memory: &LinuxMemory) -> Result<(), CgroupError> {
+    let limit = memory.limit.unwrap_or(0);
     let Ok(wanted @ 1..) = u64::try_from(limit) else {
         return Ok(());
     };
+    if memory.check_before_update != Some(true) {
+        return Ok(());
+    }
     let usage = dir.number("memory.current")?.unwrap_or(0);
     if wanted < usage {
         let peak = dir.number("memory.peak")?.unwrap_or(usage);

@@ -4,11 +4,11 @@
 //! directory means walking from the root and switching on what is missing. A
 //! process can then be cloned straight into it.
 
-mod cpu;
+pub(super) mod cpu;
 mod devices;
 mod ebpf;
-mod io;
-mod memory;
+pub(super) mod io;
+pub(super) mod memory;
 mod other;
 mod stats;
 
@@ -20,7 +20,7 @@ use rustix::process::{Pid, Signal};
 
 use super::dir::{Dir, remove_made};
 use super::entry::Entry;
-use super::{CgroupError, HierarchyMount, Stats};
+use super::{CgroupError, HierarchyMount, Placement, Stats, delegate};
 use crate::spec::resources::LinuxResources;
 
 /// What a container can have limits in.
@@ -59,15 +59,19 @@ impl V2 {
         BTreeMap::from([(String::new(), self.dir.path().to_owned())])
     }
 
+    pub(super) fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
     pub(super) fn create(
         &mut self,
         limits: &LinuxResources,
-        rootless: bool,
+        placement: &Placement<'_>,
     ) -> Result<(), CgroupError> {
         let made = match self.dir.make_all() {
             Ok(made) => made,
             Err(e)
-                if rootless
+                if placement.rootless
                     && matches!(e.errno(), Some(libc::EACCES | libc::EPERM | libc::EROFS)) =>
             {
                 crate::log::debug(|| crate::error::chain(&e));
@@ -75,39 +79,85 @@ impl V2 {
             }
             Err(e) => return Err(e),
         };
-        let result = self.open(limits, made.is_empty());
+        let fit = if made.is_empty() {
+            self.refuse_inhabited()
+        } else {
+            Ok(())
+        };
+        let result = fit.and_then(|()| self.outfit(limits, placement));
         if result.is_err() {
             remove_made(&made);
         }
         result
     }
 
-    /// Makes the new directory fit for a process.
-    fn open(&self, limits: &LinuxResources, was_there: bool) -> Result<(), CgroupError> {
-        if was_there {
-            let count = self.pids(true)?.len();
-            if count > 0 {
+    /// A group that was there before must be nobody's home and must not stand still.
+    pub(super) fn refuse_inhabited(&self) -> Result<(), CgroupError> {
+        let path = || self.dir.path().to_owned();
+        match self.pids(true)?.len() {
+            0 => {}
+            count => {
                 return Err(CgroupError::NotEmpty {
                     count,
-                    path: self.dir.path().to_owned(),
-                });
-            }
-            if self.frozen()? {
-                return Err(CgroupError::Frozen {
-                    path: self.dir.path().to_owned(),
+                    path: path(),
                 });
             }
         }
-        self.hand_down()?;
+        if self.frozen()? {
+            return Err(CgroupError::Frozen { path: path() });
+        }
+        Ok(())
+    }
+
+    /// Makes the directory fit for a process.
+    pub(super) fn outfit(
+        &self,
+        limits: &LinuxResources,
+        placement: &Placement<'_>,
+    ) -> Result<(), CgroupError> {
+        if !self.hand_down()? {
+            self.settle_kind(limits)?;
+        }
         if let Some(cpu) = &limits.cpu {
             cpu::set_cpuset(&self.dir, cpu)?;
+        }
+        match placement.owner {
+            Some(uid) => delegate::hand_over(&self.dir, uid),
+            None => Ok(()),
+        }
+    }
+
+    /// Below a group that has processes of its own, or threads of others, some
+    /// controllers cannot be had. Without limits of theirs the group can be one
+    /// for threads, as it is better to run there than not to run.
+    fn settle_kind(&self, limits: &LinuxResources) -> Result<(), CgroupError> {
+        let kind = self.dir.read_if_there("cgroup.type")?.unwrap_or_default();
+        let kind = kind.trim();
+        if kind.is_empty() || kind == "domain" {
+            return Ok(());
+        }
+        let domain = [
+            (limits.memory.is_some(), "memory"),
+            (limits.block_io.is_some(), "io"),
+            (!limits.hugepage_limits.is_empty(), "hugetlb"),
+            (!limits.rdma.is_empty(), "rdma"),
+        ];
+        if let Some((_, controller)) = domain.into_iter().find(|(wanted, _)| *wanted) {
+            return Err(CgroupError::NoDomain {
+                path: self.dir.path().to_owned(),
+                controller,
+                kind: kind.to_owned(),
+            });
+        }
+        if kind == "domain invalid" {
+            self.dir.write("cgroup.type", "threaded")?;
         }
         Ok(())
     }
 
     /// Switches controllers on from the root down to the group above ours, where
-    /// they are not on yet.
-    fn hand_down(&self) -> Result<(), CgroupError> {
+    /// they are not on yet; says whether nothing had to be done.
+    fn hand_down(&self) -> Result<bool, CgroupError> {
         let root = Dir::new(&self.root);
         let all = root
             .read_if_there("cgroup.controllers")?
@@ -122,10 +172,10 @@ impl V2 {
             .filter(|c| has(&all, c) && !has(&ours, c))
             .collect();
         if missing.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let Ok(steps) = self.dir.path().strip_prefix(&self.root) else {
-            return Ok(());
+            return Ok(true);
         };
         let mut at = root;
         for step in steps {
@@ -141,11 +191,7 @@ impl V2 {
             }
             at = at.below(Path::new(step));
         }
-        Ok(())
-    }
-
-    pub(super) fn add(&self, pid: Pid) -> Result<(), CgroupError> {
-        self.dir.add(pid)
+        Ok(false)
     }
 
     pub(super) fn entry(&self) -> Result<Entry, CgroupError> {
@@ -157,11 +203,30 @@ impl V2 {
         Ok(entry)
     }
 
-    pub(super) fn add_cloned(&self, pid: Pid) -> Result<(), CgroupError> {
+    pub(super) fn add(&self, pid: Pid) -> Result<(), CgroupError> {
         if self.dir.exists() {
             self.dir.add(pid)
         } else {
             Ok(())
+        }
+    }
+
+    /// Into the group, or into the one below it where the first process went when
+    /// this one became a group of groups, as a systemd inside the container makes it.
+    pub(super) fn join(&self, pid: Pid, init: i32) -> Result<(), CgroupError> {
+        let refused = match self.add(pid) {
+            Err(e) if matches!(e.errno(), Some(libc::EBUSY | libc::EOPNOTSUPP)) => e,
+            other => return other,
+        };
+        let of_init = format!("/proc/{init}/cgroup");
+        let text = super::dir::read_all(Path::new(&of_init)).unwrap_or_default();
+        let path = text.lines().find_map(|l| l.strip_prefix("0::/"));
+        let home = path.map(|p| self.root.join(super::locate::clean(p)));
+        match home {
+            Some(home) if home.starts_with(self.dir.path()) && home != self.dir.path() => {
+                Dir::new(home).add(pid)
+            }
+            _ => Err(refused),
         }
     }
 
