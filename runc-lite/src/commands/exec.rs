@@ -53,7 +53,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, CommandError
     let job = ExecJob {
         target: &target.pidfd,
         namespaces: container.state.namespaces,
-        user_entered: !rustix::process::geteuid().is_root(),
+        privileged: rustix::process::geteuid().is_root(),
         entry,
         parents: vec![parent_end.number()],
         process: &process,
@@ -170,34 +170,26 @@ fn process_to_run(parsed: &Parsed, spec: &Spec) -> Result<Process, CommandError>
     Ok(process)
 }
 
-/// Makes the process. Without privileges a process in between enters the user
-/// namespace first, as only that lets it enter the pid namespace.
+/// Makes the process, by one in between that enters the namespaces first: see
+/// [`ExecJob::enter`].
 fn spawn(
     job: &ExecJob<'_>,
     parent_end: &ParentEnd,
     child_end: channel::ChildEnd,
 ) -> Result<(i32, OwnedFd, bool), CommandError> {
-    if rustix::process::geteuid().is_root() {
-        job.enter_before_clone()?;
-        return match fork_into(0, false, job.entry.clone_into()).doing(|| "clone")? {
-            Forked::Child => child::run(job, &child_end),
-            Forked::Parent {
-                pid,
-                pidfd,
-                in_cgroup,
-            } => Ok((pid, pidfd, in_cgroup)),
-        };
-    }
     match fork_into(0, false, job.entry.clone_into()).doing(|| "clone")? {
         Forked::Child => {
-            let entered = job.enter_user_and_pid();
-            match entered.and_then(|()| fork_into(0, true, None).doing(|| "clone")) {
+            let cloned = job.enter().and_then(|()| {
+                let forked = fork_into(0, true, None).doing(|| "clone");
+                forked.map_err(|e| InitFailure::new(Stage::Namespaces, &e))
+            });
+            match cloned {
                 Ok(Forked::Child) => child::run(job, &child_end),
                 Ok(Forked::Parent { pid, .. }) => {
                     // If the parent is gone, the new process finds out as well.
                     let _ = child_end.sibling(pid);
                 }
-                Err(e) => child_end.failed(&InitFailure::new(Stage::Namespaces, &e)),
+                Err(failure) => child_end.failed(&failure),
             }
             crate::sys::exec::exit_now(0)
         }

@@ -6,13 +6,12 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use super::{At as _, affinity, privileges, process};
 use crate::cgroup::Entry;
 use crate::channel::{ChildEnd, InitFailure, Stage};
-use crate::error::{Doing as _, StepError};
+use crate::error::Doing as _;
 use crate::namespaces::enter;
 use crate::security::seccomp::Program;
 use crate::spec::{Linux, Process};
 use crate::sys;
 
-const PID: u32 = libc::CLONE_NEWPID as u32;
 const USER: u32 = libc::CLONE_NEWUSER as u32;
 
 /// All the child needs to know.
@@ -22,8 +21,8 @@ pub(crate) struct ExecJob<'a> {
     pub(crate) target: &'a OwnedFd,
     /// Namespaces in which the container differs from us.
     pub(crate) namespaces: u32,
-    /// Whether the process in between has entered the user namespace.
-    pub(crate) user_entered: bool,
+    /// Whether we are root where we come from.
+    pub(crate) privileged: bool,
     /// The way into the container's cgroup; empty if the parent sees to that.
     pub(crate) entry: Entry,
     /// Descriptors that are the parent's alone: its end of the channel.
@@ -41,38 +40,28 @@ pub(crate) struct ExecJob<'a> {
 }
 
 impl ExecJob<'_> {
-    /// Enters what a process has to enter before it clones: its children are
-    /// in the pid namespace, not itself.
-    pub(crate) fn enter_before_clone(&self) -> Result<(), StepError> {
-        if self.namespaces & PID == 0 {
-            return Ok(());
+    /// Enters cgroup and namespaces, in the process in between: only its child is
+    /// in the pid namespace, and so the container sees no process of ours that
+    /// still has the host's files for its root. One with CAP_SYS_PTRACE in the
+    /// container would find them below /proc/PID/root.
+    pub(crate) fn enter(&self) -> Result<(), InitFailure> {
+        let cpus = self.process.exec_cpu_affinity.as_ref();
+        affinity::apply(cpus.map_or("", |c| &c.initial)).at(Stage::Process)?;
+        self.entry.enter().at(Stage::Process)?;
+        let (user, rest) = (self.namespaces & USER, self.namespaces & !USER);
+        // The others may belong to the host, where the user namespace has no say;
+        // without privileges it is the user namespace that grants them.
+        let order = match self.privileged {
+            true => [rest, user],
+            false => [user, rest],
+        };
+        for flags in order.into_iter().filter(|f| *f != 0) {
+            enter(self.target, flags)
+                .doing(|| "join the container's namespaces")
+                .at(Stage::Namespaces)?;
         }
-        enter(self.target, PID).doing(|| "join the container's pid namespace")
-    }
-
-    /// Without privileges: the user namespace, which grants them, and then the
-    /// pid namespace, for the children.
-    pub(crate) fn enter_user_and_pid(&self) -> Result<(), StepError> {
-        let flags = self.namespaces & (USER | PID);
-        if flags == 0 {
-            return Ok(());
-        }
-        enter(self.target, flags).doing(|| "join the container's user and pid namespace")
-    }
-
-    /// Enters the rest. The user namespace comes last, since the others may
-    /// belong to the host; without privileges it was entered before.
-    pub(crate) fn enter_all(&self) -> Result<(), StepError> {
-        let what = || "join the container's namespaces";
-        let rest = self.namespaces & !(PID | USER);
-        if rest != 0 {
-            enter(self.target, rest).doing(what)?;
-        }
-        if self.namespaces & USER != 0 {
-            if !self.user_entered {
-                enter(self.target, USER).doing(what)?;
-            }
-            process::become_namespace_root()?;
+        if user != 0 {
+            process::become_namespace_root().at(Stage::Namespaces)?;
         }
         Ok(())
     }
@@ -91,15 +80,11 @@ pub(crate) fn run(job: &ExecJob<'_>, channel: &ChildEnd) -> ! {
 fn steps(job: &ExecJob<'_>, channel: &ChildEnd) -> Result<std::convert::Infallible, InitFailure> {
     super::close_parents(&job.parents);
     let cpus = job.process.exec_cpu_affinity.as_ref();
-    affinity::apply(cpus.map_or("", |c| &c.initial)).at(Stage::Process)?;
-    job.entry.enter().at(Stage::Process)?;
     sys::process::reset_signals().at(Stage::Process)?;
     sys::process::umask(0o022);
-    // The cgroup namespace's root does not move, but limits should hold early.
     channel.wait_attached().at(Stage::Channel)?;
     // Joining a cpuset has set the CPUs anew.
     affinity::apply(cpus.map_or("", |c| &c.last)).at(Stage::Process)?;
-    job.enter_all().at(Stage::Namespaces)?;
     rustix::process::setsid().at(Stage::Process)?;
     if let Some(socket) = &job.console {
         let root = rustix::fs::open(
