@@ -118,6 +118,9 @@ pub(crate) struct State {
     /// Where the cgroups are; absent while they are not made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cgroup: Option<crate::cgroup::CgroupState>,
+    /// Its place in the kernel's resource control, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resctrl: Option<crate::resctrl::Group>,
     /// Whether systemd made the cgroups.
     #[serde(default)]
     pub(crate) systemd_cgroup: bool,

@@ -201,8 +201,8 @@ fn check_net_devices(spec: &Spec, plan: &Plan) -> Result<(), ValidateError> {
 fn check_unsupported(spec: &Spec) -> Result<(), ValidateError> {
     let linux = &spec.linux;
     let unsupported = |field, why| Err(ValidateError::Unsupported { field, why });
-    if linux.intel_rdt.is_some() {
-        return unsupported("linux.intelRdt", "resource control is not built yet");
+    if let Some(rdt) = &linux.intel_rdt {
+        crate::resctrl::check(rdt).map_err(ValidateError::Malformed)?;
     }
     if let Some(policy) = &linux.memory_policy {
         scheduling::check_memory(policy).map_err(ValidateError::Malformed)?;

@@ -69,7 +69,7 @@ fn refusals_name_object_and_cause() {
     );
     refused(
         |b| b.config["linux"]["intelRdt"] = json!({"closID": "x"}),
-        "linux.intelRdt is not supported",
+        "intelRdt is specified in config, but the kernel's resource control",
     );
     refused(
         |b| b.config["linux"]["mountLabel"] = "a:b:c".into(),
@@ -81,7 +81,7 @@ fn refusals_name_object_and_cause() {
     );
     refused(
         |b| b.config["linux"]["personality"] = json!({"domain": "MOON"}),
-        "unknown domain",
+        "invalid personality domain",
     );
     refused(
         |b| b.config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_NOPE"}),

@@ -60,6 +60,9 @@ pub(super) fn destroy(container: &Container) -> Result<(), CommandError> {
         // a shared one has not.
         cgroup.remove()?;
     }
+    if let Some(group) = &state.resctrl {
+        group.remove()?;
+    }
     let hooks = if state.has_poststop {
         container.spec()?.hooks.poststop
     } else {

@@ -222,6 +222,9 @@ fn attend(
     spec: &Spec,
     program: Option<&Program>,
 ) -> Result<(), CommandError> {
+    if let Some(group) = &container.state.resctrl {
+        group.enter(pid)?;
+    }
     set_oom_score(pid, process.oom_score_adj)?;
     channel.attached(pid).map_err(failure)?;
     loop {

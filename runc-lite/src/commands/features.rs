@@ -31,7 +31,7 @@ pub(super) fn run() -> Result<(), CommandError> {
             "apparmor": {"enabled": true},
             // Labels of processes are applied, those of mounts are not.
             "selinux": {"enabled": false},
-            "intelRdt": {"enabled": false},
+            "intelRdt": {"enabled": true, "schemata": {"enabled": true}, "monitoring": {"enabled": true}},
             "netDevices": {"enabled": true},
             "memoryPolicy": {"modes": scheduling::memory_modes(), "flags": scheduling::memory_flags()},
             "mountExtensions": {"idmap": {"enabled": true}},

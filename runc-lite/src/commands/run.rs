@@ -14,8 +14,12 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, CommandError
     request.foreground = !detach;
     if detach {
         let made = create::create(request)?;
-        poststart(&made)?;
-        return Ok(0);
+        let hooked = poststart(&made);
+        if hooked.is_err() {
+            let create::Created { state, dir, .. } = made;
+            delete::destroy(&Container { dir, state })?;
+        }
+        return hooked.map(|()| 0);
     }
     if !parsed.switch("no-subreaper") {
         // What the container's process leaves behind outside a pid namespace

@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use super::{CommandError, Context, refuse};
+use super::{CommandError, Container, Context, refuse};
 use crate::args::Parsed;
 use crate::error::Doing as _;
 use crate::spec::LinuxResources;
@@ -15,17 +15,26 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<(), CommandError
         Some(file) => from_file(file)?,
         None => from_options(parsed)?,
     };
-    if parsed
-        .value("l3-cache-schema")
-        .or(parsed.value("mem-bw-schema"))
-        .is_some_and(|v| !v.is_empty())
-    {
-        return refuse("Intel RDT: resource control is not supported");
-    }
     if container.status() == Status::Stopped {
         return refuse("container not running");
     }
-    Ok(container.cgroup()?.update(&limits)?)
+    container.cgroup()?.update(&limits)?;
+    update_schemata(&container, parsed)
+}
+
+/// Cache and memory bandwidth, for a container that was made with a group.
+fn update_schemata(container: &Container, parsed: &Parsed) -> Result<(), CommandError> {
+    let lines: Vec<String> = ["l3-cache-schema", "mem-bw-schema"]
+        .iter()
+        .filter_map(|name| text(parsed, name))
+        .collect();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    match &container.state.resctrl {
+        Some(group) => Ok(group.set(&lines)?),
+        None => refuse("Intel RDT: the container has no resource control group (intelRdt)"),
+    }
 }
 
 fn from_file(file: &str) -> Result<LinuxResources, CommandError> {

@@ -57,6 +57,9 @@ pub(super) fn attend(
         channel.mapped()?;
     }
     net_devices::hand_over(spec, pid, plan.joined(libc::CLONE_NEWNET))?;
+    if let Some(group) = &state.resctrl {
+        group.enter(pid)?;
+    }
     set_oom_score(pid, spec.process.as_ref().and_then(|p| p.oom_score_adj))?;
     // The child has gone in by itself; it goes no further without the limits.
     cgroup.apply(limits)?;

@@ -33,6 +33,7 @@ use crate::hooks::HookError;
 use crate::init::{InitJob, gate::Gate};
 use crate::log;
 use crate::namespaces::{NamespaceError, Plan};
+use crate::resctrl;
 use crate::security::seccomp::{self, SeccompError};
 use crate::spec::{LinuxResources, Spec};
 use crate::state::{LockGuard, State, StateDir, StateError};
@@ -130,6 +131,7 @@ struct Undo {
     dir: StateDir,
     lock: Option<LockGuard>,
     cgroup: Option<Cgroup>,
+    resctrl: Option<resctrl::Group>,
     child: Option<OwnedFd>,
 }
 
@@ -137,6 +139,7 @@ impl Undo {
     fn keep(mut self) -> LockGuard {
         self.child = None;
         self.cgroup = None;
+        self.resctrl = None;
         self.lock.take().expect("the lock is taken once, here")
     }
 }
@@ -153,6 +156,14 @@ impl Drop for Undo {
         }
         if let Some(cgroup) = &self.cgroup
             && let Err(e) = cgroup.remove()
+        {
+            log::warn(&format!(
+                "clean up after a failed create: {}",
+                crate::error::chain(&e)
+            ));
+        }
+        if let Some(group) = &self.resctrl
+            && let Err(e) = group.remove()
         {
             log::warn(&format!(
                 "clean up after a failed create: {}",
@@ -204,6 +215,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
         dir: dir.clone(),
         lock: Some(lock),
         cgroup: None,
+        resctrl: None,
         child: None,
     };
     let mut state = State::new(request.id);
@@ -216,9 +228,15 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
     state.systemd_cgroup = request.systemd_cgroup;
     state.has_poststop = !spec.hooks.poststop.is_empty();
     state.cgroup = Some(cgroup.state());
+    if let Some(rdt) = &spec.linux.intel_rdt {
+        state.resctrl = Some(resctrl::Group::locate(rdt, request.id)?);
+    }
     dir.store(&state)?;
     dir.write("config.json", &bundle.text)?;
 
+    if let (Some(rdt), Some(group)) = (&spec.linux.intel_rdt, &state.resctrl) {
+        undo.resctrl.insert(group.clone()).make(rdt)?;
+    }
     cgroup.create(&placement, limits)?;
     // Ours from here on: whoever is found in it may be killed. Recorded before
     // there is a process, so that one that outlives us for a moment is found.
