@@ -44,7 +44,7 @@ impl Bundle {
             path: given.to_owned(),
             source,
         };
-        let dir = given.canonicalize().map_err(read)?;
+        let dir = canonical(given).map_err(read)?;
         let config = dir.join("config.json");
         let text = std::fs::read(&config).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => BundleError::Missing(dir.clone()),
@@ -65,8 +65,31 @@ impl Bundle {
     pub(crate) fn rootfs(&self) -> Result<PathBuf, BundleError> {
         let root = self.spec.root.as_ref().map_or("", |r| r.path.as_str());
         let path = self.path.join(root);
-        path.canonicalize()
-            .map_err(|source| BundleError::Rootfs { path, source })
+        canonical(&path).map_err(|source| BundleError::Rootfs { path, source })
+    }
+}
+
+/// The path without links. The kernel knows it of what is open; asking it is one
+/// walk instead of one for each component.
+fn canonical(path: &Path) -> io::Result<PathBuf> {
+    use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat, stat, statat};
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::ffi::OsStringExt as _;
+    let open = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let number = format!("/proc/self/fd/{}", open.as_raw_fd());
+    let Ok(found) = readlinkat(CWD, &number, Vec::new()) else {
+        return path.canonicalize();
+    };
+    let found = PathBuf::from(std::ffi::OsString::from_vec(found.into_bytes()));
+    // What lies under another mount, or was removed, has a text that leads elsewhere.
+    let same =
+        |a: rustix::fs::Stat, b: rustix::fs::Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
+    match (
+        stat(&found),
+        statat(&open, "", rustix::fs::AtFlags::EMPTY_PATH),
+    ) {
+        (Ok(a), Ok(b)) if found.is_absolute() && same(a, b) => Ok(found),
+        _ => path.canonicalize(),
     }
 }
 

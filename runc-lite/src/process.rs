@@ -27,7 +27,13 @@ pub(crate) struct ProcStat {
 impl ProcStat {
     /// Reads them; none if there is no such process.
     pub(crate) fn read(pid: i32) -> Option<Self> {
-        Self::parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+        use rustix::fs::{Mode, OFlags, open};
+        let path = format!("/proc/{pid}/stat");
+        let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        // Some fifty numbers; one read gets them all.
+        let mut bytes = [0; 2048];
+        let length = rustix::io::read(&file, &mut bytes).ok()?;
+        Self::parse(&String::from_utf8_lossy(bytes.get(..length)?))
     }
 
     /// The second field is the name in parentheses, which may contain anything.

@@ -7,15 +7,15 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, symlinkat};
+use rustix::fs::{CWD, Mode, mkdirat, symlinkat};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
-    fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
 use super::mounts::{describe, set_option};
-use super::options::{Options, RDONLY};
-use super::{Rootfs, attach, clone_mount, path};
+use super::options::Options;
+use super::{Rootfs, attach, path};
 use crate::cgroup::HierarchyMount;
 use crate::error::{Doing as _, StepError};
 use crate::spec::Mount;
@@ -66,19 +66,13 @@ impl Rootfs {
                 bound(hierarchy)
             }
             .doing(what)?;
-            set_attr(&made, false, &attrs).doing(what)?;
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let dir = openat(&top, hierarchy.name.as_str(), flags, Mode::empty()).doing(what)?;
-            attach(&made, dir.as_fd()).doing(what)?;
+            // The names are our own of just now, in a mount that is ours alone;
+            // without T_SYMLINKS a link would not be followed either.
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            move_mount(&made, "", &top, hierarchy.name.as_str(), flags).doing(what)?;
         }
-        if attrs.set & RDONLY != 0 {
-            let attr = MountAttr {
-                set: RDONLY,
-                ..MountAttr::default()
-            };
-            set_attr(&top, false, &attr).doing(what)?;
-        }
-        Ok(())
+        // All of them in one call. The container does not run yet.
+        set_attr(&top, true, &attrs).doing(what)
     }
 }
 
@@ -104,7 +98,6 @@ fn new_hierarchy(kind: &str, data: &str) -> rustix::io::Result<OwnedFd> {
 }
 
 fn bound(hierarchy: &HierarchyMount) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let source = openat(CWD, &hierarchy.source, flags, Mode::empty())?;
-    clone_mount(&source, false)
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(CWD, &hierarchy.source, flags)
 }

@@ -43,10 +43,13 @@ impl Rootfs {
         if spec.mounts.iter().any(host_dev) {
             return Ok(());
         }
+        // Nearly all of them go there.
+        let dev =
+            path::make_dirs(self.fd(), "/dev", 0o755).doing(|| "open /dev of the container")?;
         let given = |dest: &str| spec.linux.devices.iter().any(|d| d.path == dest);
         for (node, major, minor) in DEFAULT {
             if !given(node) {
-                self.node(&Device {
+                let device = Device {
                     path: (*node).to_owned(),
                     kind: "c".into(),
                     major: (*major).into(),
@@ -54,7 +57,8 @@ impl Rootfs {
                     file_mode: Some(0o666),
                     uid: Some(0),
                     gid: Some(0),
-                })?;
+                };
+                self.node(&device, &dev)?;
             }
         }
         for device in &spec.linux.devices {
@@ -62,40 +66,44 @@ impl Rootfs {
             if device.path == "/dev/ptmx" || (device.path == "/dev/console" && terminal(spec)) {
                 continue;
             }
-            self.node(device)?;
+            self.node(device, &dev)?;
         }
-        self.links()
+        self.links(&dev)
     }
 
-    fn links(&self) -> Result<(), StepError> {
-        let dev =
-            path::make_dirs(self.fd(), "/dev", 0o755).doing(|| "open /dev of the container")?;
+    fn links(&self, dev: &OwnedFd) -> Result<(), StepError> {
         for (name, target) in LINKS {
-            link(&dev, name, target)?;
+            link(dev, name, target)?;
         }
         if path::open(self.fd(), "/proc/kcore", OFlags::PATH).is_ok() {
-            link(&dev, "core", "/proc/kcore")?;
+            link(dev, "core", "/proc/kcore")?;
         }
         // Only where the container has a devpts of its own.
         if path::open(self.fd(), "/dev/pts/ptmx", OFlags::PATH).is_ok() {
-            match unlinkat(&dev, "ptmx", AtFlags::empty()) {
+            match unlinkat(dev, "ptmx", AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(e) => return Err(e).doing(|| "remove /dev/ptmx"),
             }
-            link(&dev, "ptmx", "pts/ptmx")?;
+            link(dev, "ptmx", "pts/ptmx")?;
         }
         Ok(())
     }
 
-    fn node(&self, device: &Device) -> Result<(), StepError> {
+    fn node(&self, device: &Device, dev: &OwnedFd) -> Result<(), StepError> {
         let what = || format!("create device node {}", device.path);
         let (dir, name) = path::split(&device.path);
         if name.is_empty() || name == ".." || name == "." {
             return Err(StepError::refused(what(), "not a file name"));
         }
-        let dir = path::make_dirs(self.fd(), dir, 0o755).doing(what)?;
+        let other;
+        let dir = if dir == "/dev" {
+            dev
+        } else {
+            other = path::make_dirs(self.fd(), dir, 0o755).doing(what)?;
+            &other
+        };
         if self.in_userns {
-            return self.bind_node(device, &dir, name);
+            return self.bind_node(device, dir, name);
         }
         let kind = match device.kind.as_str() {
             "c" | "u" => FileType::CharacterDevice,
@@ -111,17 +119,17 @@ impl Rootfs {
         let number = |n: i64| {
             u32::try_from(n).map_err(|_| StepError::refused(what(), "number out of range"))
         };
-        let dev = if kind == FileType::Fifo {
+        let device_number = if kind == FileType::Fifo {
             0
         } else {
             makedev(number(device.major)?, number(device.minor)?)
         };
         let mode = Mode::from_raw_mode(device.file_mode.unwrap_or(0o666) & 0o7777);
-        match mknodat(&dir, name, kind, mode, dev) {
+        match mknodat(dir, name, kind, mode, device_number) {
             Ok(()) => {}
             Err(Errno::EXIST) => {
-                let stat = statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).doing(what)?;
-                if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_rdev != dev {
+                let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).doing(what)?;
+                if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_rdev != device_number {
                     return Err(Errno::EXIST).doing(what);
                 }
             }
@@ -130,12 +138,12 @@ impl Rootfs {
         let (uid, gid) = (device.uid.unwrap_or(0), device.gid.unwrap_or(0));
         if (uid, gid) != (0, 0) {
             let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            chownat(&dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).doing(what)?;
+            chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).doing(what)?;
         }
         // The mask was cleared at start, so mknod's mode is exact, except where
         // a change of owner dropped bits; then it is set again.
         if (uid, gid) != (0, 0) {
-            chmodat(&dir, name, mode, AtFlags::empty()).doing(what)?;
+            chmodat(dir, name, mode, AtFlags::empty()).doing(what)?;
         }
         Ok(())
     }

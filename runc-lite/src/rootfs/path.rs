@@ -58,10 +58,30 @@ fn resolve(
 /// Opens the directory at `path`, making what is missing of it.
 pub(crate) fn make_dirs(root: BorrowedFd<'_>, path: &str, mode: u32) -> Result<OwnedFd, Errno> {
     match open(root, path, OFlags::PATH | OFlags::DIRECTORY) {
-        Err(Errno::NOENT) => make_missing(root, path, mode, MAX_LINKS),
+        Err(Errno::NOENT) => match make_last(root, path, mode) {
+            Some(made) => Ok(made),
+            None => make_missing(root, path, mode, MAX_LINKS),
+        },
         other => other,
     }
 }
+
+/// The usual case: only the last component is missing, and no link is there.
+fn make_last(root: BorrowedFd<'_>, path: &str, mode: u32) -> Option<OwnedFd> {
+    let (parent, name) = split(path);
+    if matches!(name, "" | "." | "..") {
+        return None;
+    }
+    let parent = open(root, parent, OFlags::PATH | OFlags::DIRECTORY).ok()?;
+    mkdirat(&parent, name, Mode::from_raw_mode(mode)).ok()?;
+    openat(&parent, name, MADE, Mode::empty()).ok()
+}
+
+/// How a directory made just now is opened: whatever is there instead is refused.
+const MADE: OFlags = OFlags::PATH
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 /// Walks from the root and makes each missing component. A link to nowhere is
 /// followed (inside the root) and its target made.
@@ -81,12 +101,7 @@ fn make_missing(
             Ok(fd) => fd,
             Err(Errno::NOENT) if name == ".." => return Err(Errno::NOENT),
             Err(Errno::NOENT) => match mkdirat(&current, name, Mode::from_raw_mode(mode)) {
-                Ok(()) => openat(
-                    &current,
-                    name,
-                    OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                    Mode::empty(),
-                )?,
+                Ok(()) => openat(&current, name, MADE, Mode::empty())?,
                 Err(Errno::EXIST) => {
                     // A link to something missing, or made by somebody else just now.
                     let Some(links) = links.checked_sub(1) else {
