@@ -44,7 +44,6 @@ pub(crate) mod log;
 pub(crate) mod namespaces;
 pub(crate) mod netlink;
 pub(crate) mod process;
-pub(crate) mod resctrl;
 pub(crate) mod rootfs;
 pub(crate) mod sealed;
 pub mod security;
@@ -57,10 +56,13 @@ pub(crate) mod state;
 pub(crate) mod sys;
 pub(crate) mod validate;
 
-use std::process::ExitCode;
-
-/// Runs the command line of this process.
+/// Runs the command line of this process; gives its exit code.
 #[must_use]
-pub fn main() -> ExitCode {
-    commands::main()
+pub fn main() -> u8 {
+    // What the Rust runtime would have done before main, as far as it matters here.
+    sys::process::guard_streams();
+    let code = commands::main();
+    // And after it. A reader that is gone has no use for the rest.
+    let _ = std::io::Write::flush(&mut std::io::stdout());
+    code
 }

@@ -21,7 +21,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -86,12 +86,12 @@ fn parse(mut args: &[OsString]) -> Result<Asked<'_>, String> {
 }
 
 /// Runs as an init; gives the exit code.
-pub(super) fn main(args: &[OsString]) -> ExitCode {
+pub(super) fn main(args: &[OsString]) -> u8 {
     let asked = match parse(args) {
         Ok(asked) => asked,
         Err(why) => {
             eprint!("docker-init: {why}\n{USAGE}");
-            return ExitCode::FAILURE;
+            return 1;
         }
     };
     match asked {
@@ -103,15 +103,15 @@ pub(super) fn main(args: &[OsString]) -> ExitCode {
             args,
         } => {
             return match run(group, program, args) {
-                Ok(code) => ExitCode::from(code),
+                Ok(code) => code,
                 Err(e) => {
                     eprintln!("docker-init: {}", chain(&e));
-                    ExitCode::FAILURE
+                    1
                 }
             };
         }
     }
-    ExitCode::SUCCESS
+    0
 }
 
 fn run(group: bool, program: &OsStr, args: &[OsString]) -> Result<u8, StepError> {

@@ -20,7 +20,6 @@ mod state;
 pub(crate) mod update;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use crate::args::{self, ArgsError, CommandTable, Parsed, tables};
 use crate::bundle::BundleError;
@@ -164,7 +163,7 @@ impl Container {
 }
 
 /// Runs the command line of this process.
-pub(crate) fn main() -> ExitCode {
+pub(crate) fn main() -> u8 {
     if let Some(args) = init::asked_for() {
         return init::main(&args);
     }
@@ -195,14 +194,14 @@ pub(crate) fn main() -> ExitCode {
     }
     if global.switch("version") {
         say(format_args!("{}\n", args::version()));
-        return ExitCode::SUCCESS;
+        return 0;
     }
     let rest = args.get(at..).unwrap_or_default();
     let (name, rest) = match rest.split_first() {
         Some((name, rest)) if !global.switch("help") => (name.as_str(), rest),
         _ => {
             say(format_args!("{}\n", args::program_help().trim_end()));
-            return ExitCode::SUCCESS;
+            return 0;
         }
     };
     if name == "help" || name == "h" {
@@ -213,7 +212,7 @@ pub(crate) fn main() -> ExitCode {
     };
     log::debug(|| format!("command {name} {}", rest.join(" ")));
     match dispatch(table, rest, &Context::new(&global)) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(CommandError::Args(e)) => {
             // The help of the command, as the user got its options wrong.
             eprint!("Incorrect Usage.\n\n{}", args::command_help(table));
@@ -254,7 +253,7 @@ fn dispatch(table: &CommandTable, args: &[String], context: &Context) -> Result<
 }
 
 /// Logs an error with the command it ended, and gives the exit code.
-fn fail(command: &str, error: &CommandError) -> ExitCode {
+fn fail(command: &str, error: &CommandError) -> u8 {
     let text = chain(error);
     let text = match command {
         "create" | "run" => format!("runc-lite {command} failed: {text}"),
@@ -262,10 +261,10 @@ fn fail(command: &str, error: &CommandError) -> ExitCode {
         _ => text,
     };
     log::error(&text);
-    ExitCode::from(if command == "exec" { 255 } else { 1 })
+    if command == "exec" { 255 } else { 1 }
 }
 
-fn help(topic: Option<&str>) -> ExitCode {
+fn help(topic: Option<&str>) -> u8 {
     match topic {
         None => say(format_args!("{}\n", args::program_help().trim_end())),
         Some(name) => match tables::COMMANDS.iter().find(|t| t.name == name) {
@@ -273,10 +272,10 @@ fn help(topic: Option<&str>) -> ExitCode {
             None => return no_topic(name),
         },
     }
-    ExitCode::SUCCESS
+    0
 }
 
-fn no_topic(name: &str) -> ExitCode {
+fn no_topic(name: &str) -> u8 {
     log::error(&format!("No help topic for '{name}'"));
-    ExitCode::from(3)
+    3
 }

@@ -9,6 +9,7 @@
 //! | bpf | device programs of cgroup v2 |
 //! | clone | clone3 as a fork into new namespaces |
 //! | exec | execve of prepared arrays, immediate exit, descriptors handed to us by number |
+//! | heap | the allocator |
 //! | mount | mount_setattr |
 //! | process | keyring, personality, scheduling, memory policy, signals, umask, loopback |
 //! | seccomp | putting a filter on |
@@ -16,6 +17,7 @@
 pub(crate) mod bpf;
 pub(crate) mod clone;
 pub(crate) mod exec;
+mod heap;
 pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod seccomp;

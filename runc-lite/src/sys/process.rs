@@ -112,6 +112,25 @@ pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid, signal) }.into()).map(drop)
 }
 
+/// Makes sure that the three standard streams are open, so that no file of ours
+/// gets their numbers and is taken for one, and that writing to a pipe nobody reads
+/// is an error, not the end.
+pub(crate) fn guard_streams() {
+    // SAFETY: SIG_IGN is a valid disposition.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    for number in 0..3 {
+        // SAFETY: F_GETFD only looks the number up.
+        while unsafe { libc::fcntl(number, libc::F_GETFD) } == -1 {
+            // The lowest free number is taken: this one, as those below are open.
+            // SAFETY: the path is a C string.
+            if unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) } == -1 {
+                // Nothing can be said to anybody.
+                super::exec::exit_now(1);
+            }
+        }
+    }
+}
+
 /// Blocks all signals and gives a descriptor that reads them.
 pub(crate) fn signal_fd() -> io::Result<OwnedFd> {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
@@ -143,7 +162,7 @@ pub(crate) fn next_signal(fd: impl AsFd) -> io::Result<Option<i32>> {
 }
 
 /// Gives a program the signal state it expects: nothing blocked, nothing
-/// ignored. (The Rust runtime ignores SIGPIPE, our caller may ignore others.)
+/// ignored. (We ignore SIGPIPE, our caller may ignore others.)
 pub(crate) fn reset_signals() -> io::Result<()> {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset initialises the set it is given.
