@@ -74,16 +74,18 @@ impl Reserve {
         reserve
     }
 
-    /// Gives the blocks back when the disk is full, and takes them again when there is plenty of room.
-    pub(crate) fn settle(&mut self) {
+    /// Gives the blocks back when the disk is full, and takes them again when there is plenty of room. Answers whether
+    /// the disk was full: somebody else may take what was given back at once.
+    pub(crate) fn settle(&mut self) -> bool {
         let space = self.folder.as_ref().and_then(|f| space(f).ok());
-        let Some((free, _)) = space else { return };
+        let Some((free, _)) = space else { return false };
         if self.held && free < NEED {
             self.release();
         } else if !self.held && free > 4 * RESERVE {
             // Not every file system can set blocks aside; without them a full disk is only less comfortable.
             self.held = self.make().is_ok();
         }
+        free < NEED
     }
 
     fn release(&mut self) {

@@ -10,6 +10,10 @@
 //!
 //! One thread owns the connection. It takes all that waits in its queue into one transaction, so a burst of writers pays for
 //! one fdatasync. The callers are async; at start-up, before there is concurrency, [`Db::all`] reads everything of a kind.
+//!
+//! On a full disk nothing new is taken ([`Db::add`]), while what is there can still be changed and dropped: the log is as
+//! long as a transaction needs it from the start and is written over, the tables have empty pages, and `disk` keeps some
+//! room for a daemon that starts.
 
 use std::path::Path;
 use std::sync::mpsc;
@@ -19,18 +23,32 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
+use crate::disk::Reserve;
 use crate::error::{During, Error, Result};
 
 /// Version of the tables; a higher one was written by a newer program.
 const FORMAT: i64 = 1;
+
+/// Bytes that the log and the tables have in hand.
+const BALLAST: u32 = 512 << 10;
 
 /// How many changes may wait for the writer.
 const QUEUE: usize = 1024;
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
-        Error::internal(error.to_string())
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => no_space(),
+            _ => Error::internal(error.to_string()),
+        }
     }
+}
+
+fn no_space() -> Error {
+    Error::new(
+        proto::error::ErrorKind::ResourceExhausted,
+        "no space left on device",
+    )
 }
 
 /// A change of one record.
@@ -38,6 +56,8 @@ impl From<rusqlite::Error> for Error {
 pub(crate) enum Change {
     /// Set the body.
     Put(&'static str, String, String),
+    /// Set the body of a record to be; refused when the disk is full.
+    Add(&'static str, String, String),
     /// Drop the record.
     Delete(&'static str, String),
 }
@@ -48,6 +68,13 @@ impl Change {
         let body = serde_json::to_string(value)
             .map_err(|e| Error::internal(format!("encode record {kind} {id}: {e}")))?;
         Ok(Self::Put(kind, id.to_owned(), body))
+    }
+    /// A record to be.
+    pub(crate) fn add(kind: &'static str, id: &str, value: &impl Serialize) -> Result<Self> {
+        match Self::put(kind, id, value)? {
+            Self::Put(kind, id, body) => Ok(Self::Add(kind, id, body)),
+            other => Ok(other),
+        }
     }
     /// Drops the record.
     pub(crate) fn delete(kind: &'static str, id: &str) -> Self {
@@ -75,13 +102,23 @@ impl std::fmt::Debug for Db {
 impl Db {
     /// Opens or makes the database and starts its thread.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let connection =
-            open(path).during(|| format!("open the record database {}", path.display()))?;
+        let what = || format!("open the record database {}", path.display());
+        let mut reserve = Reserve::beside(path);
+        let connection = match open(path) {
+            Err(e) if e.kind() == proto::error::ErrorKind::ResourceExhausted => {
+                reserve.release();
+                open(path).during(what)?
+            }
+            other => other.during(what)?,
+        };
+        if let Err(e) = ballast(&connection, path) {
+            tracing::warn!("set room aside in the record database: {e}");
+        }
         let (jobs, queue) = mpsc::sync_channel(QUEUE);
         std::thread::Builder::new()
             .name("records".into())
             .stack_size(256 * 1024)
-            .spawn(move || serve(connection, &queue))
+            .spawn(move || serve(connection, &queue, reserve))
             .during(|| "start the record writer")?;
         Ok(Self { jobs })
     }
@@ -101,6 +138,16 @@ impl Db {
         value: &impl Serialize,
     ) -> Result<()> {
         self.write(vec![Change::put(kind, id, value)?]).await
+    }
+
+    /// Makes one record, if there is room for it and for its end.
+    pub(crate) async fn add(
+        &self,
+        kind: &'static str,
+        id: &str,
+        value: &impl Serialize,
+    ) -> Result<()> {
+        self.write(vec![Change::add(kind, id, value)?]).await
     }
 
     /// Drops one record; an absent one is no error.
@@ -174,7 +221,25 @@ fn open(path: &Path) -> Result<Connection> {
     Ok(db)
 }
 
-fn serve(mut db: Connection, queue: &mpsc::Receiver<Job>) {
+/// Lengthens the log, and gives the tables empty pages, by writing something long and dropping it.
+fn ballast(db: &Connection, path: &Path) -> Result<()> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    if std::fs::metadata(log).is_ok_and(|meta| meta.len() >= BALLAST.into()) {
+        return Ok(());
+    }
+    let long = "INSERT INTO meta (key, value) VALUES ('ballast', zeroblob(?1))";
+    db.execute(long, params![BALLAST])?;
+    db.execute("DELETE FROM meta WHERE key = 'ballast'", [])?;
+    rewind(db)
+}
+
+/// Moves what the log holds into the tables, so that the next transaction writes over it.
+fn rewind(db: &Connection) -> Result<()> {
+    Ok(db.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?)
+}
+
+fn serve(mut db: Connection, queue: &mpsc::Receiver<Job>, mut reserve: Reserve) {
     while let Ok(first) = queue.recv() {
         let mut writes = Vec::new();
         let mut next = Some(first);
@@ -182,33 +247,77 @@ fn serve(mut db: Connection, queue: &mpsc::Receiver<Job>) {
             match job {
                 Job::Write(changes, reply) => writes.push((changes, reply)),
                 Job::All(kind, reply) => {
-                    flush(&mut db, std::mem::take(&mut writes));
+                    flush(&mut db, std::mem::take(&mut writes), &mut reserve);
                     // A caller that has gone away needs no answer.
                     let _ = reply.send(all(&db, kind));
                 }
             }
             next = queue.try_recv().ok();
         }
-        flush(&mut db, writes);
+        flush(&mut db, writes, &mut reserve);
     }
 }
 
-fn flush(db: &mut Connection, writes: Vec<(Vec<Change>, oneshot::Sender<Result<()>>)>) {
+type Write = (Vec<Change>, oneshot::Sender<Result<()>>);
+
+fn flush(db: &mut Connection, mut writes: Vec<Write>, reserve: &mut Reserve) {
+    reserve.settle();
+    if reserve.scarce() {
+        writes = refuse_new(writes);
+    }
     if writes.is_empty() {
         return;
     }
-    let outcome = commit(db, writes.iter().flat_map(|(changes, _)| changes))
-        .during(|| "write to the record database");
+    let mut outcome = write(db, &writes);
+    if is_full(&outcome) {
+        reserve.release();
+        if let Err(e) = rewind(db) {
+            tracing::warn!("checkpoint of the record database: {e}");
+        }
+        outcome = write(db, &writes);
+    }
+    if is_full(&outcome) && writes.len() > 1 {
+        // A large one must not keep a small one from getting through.
+        for one in writes {
+            let outcome = write(db, std::slice::from_ref(&one));
+            let _ = one.1.send(outcome);
+        }
+        return;
+    }
     for (_, reply) in writes {
         let _ = reply.send(outcome.clone());
     }
+}
+
+/// Answers the writes that would make something; the others stay.
+fn refuse_new(writes: Vec<Write>) -> Vec<Write> {
+    let makes = |(changes, _): &Write| {
+        changes
+            .iter()
+            .any(|change| matches!(change, Change::Add(..)))
+    };
+    let (new, old): (Vec<_>, Vec<_>) = writes.into_iter().partition(makes);
+    for (_, reply) in new {
+        let _ = reply.send(Err(no_space().during("write to the record database")));
+    }
+    old
+}
+
+fn write(db: &mut Connection, writes: &[Write]) -> Result<()> {
+    commit(db, writes.iter().flat_map(|(changes, _)| changes))
+        .during(|| "write to the record database")
+}
+
+fn is_full(outcome: &Result<()>) -> bool {
+    let kind = outcome.as_ref().err().map(Error::kind);
+    kind == Some(proto::error::ErrorKind::ResourceExhausted)
 }
 
 fn commit<'a>(db: &mut Connection, changes: impl Iterator<Item = &'a Change>) -> Result<()> {
     let transaction = db.transaction()?;
     for change in changes {
         match change {
-            Change::Put(kind, id, body) => transaction
+            Change::Put(kind, id, body) | Change::Add(kind, id, body) => transaction
                 .prepare(
                     "INSERT INTO records (kind, id, body) VALUES (?1, ?2, ?3)
                      ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body",

@@ -23,6 +23,7 @@ mod clock;
 mod config;
 mod container;
 mod db;
+mod disk;
 mod error;
 mod events;
 mod images;
@@ -174,8 +175,14 @@ async fn run(config: Config) -> Result<()> {
         make_private(dir)?;
     }
     let _lock = lock(&config.data_root)?;
-    let listeners = server::listen(&config.hosts, config.group.as_deref()).await?;
     write_pidfile(&config.pidfile)?;
+    let listeners = match server::listen(&config.hosts, config.group.as_deref()).await {
+        Ok(listeners) => listeners,
+        Err(e) => {
+            let _ = std::fs::remove_file(&config.pidfile);
+            return Err(e);
+        }
+    };
     let stop = CancellationToken::new();
     let pidfile = config.pidfile.clone();
     let place = config

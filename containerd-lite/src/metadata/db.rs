@@ -19,6 +19,9 @@ const QUEUE: usize = 256;
 /// Jobs that share one commit at most.
 const BATCH: usize = 64;
 
+/// Bytes that the log and the tables have in hand for the time when the disk is full.
+const BALLAST: u32 = 512 << 10;
+
 /// Idle reader connections that are kept.
 const READERS: usize = 2;
 
@@ -88,6 +91,9 @@ impl Store {
             other => other?,
         };
         let (queue, jobs) = mpsc::channel(QUEUE);
+        if let Err(error) = ballast(&connection, path) {
+            tracing::warn!("set room aside in {}: {error}", path.display());
+        }
         let reserve = Reserve::beside(path);
         std::thread::Builder::new()
             .name("metadata".into())
@@ -215,11 +221,16 @@ fn in_savepoint<T>(
 
 fn write_loop(connection: &Connection, mut jobs: mpsc::Receiver<Job>, mut reserve: Reserve) {
     while let Some(first) = jobs.blocking_recv() {
-        // A transaction that finds the disk full is undone as a whole, so there must be room before it begins.
-        reserve.settle();
+        // A transaction that finds the disk full is undone as a whole, so there must be room before it begins; and a job
+        // that brings something in must not take one that frees something down with it.
+        let full = reserve.settle();
+        if full && let Err(error) = rewind(connection) {
+            tracing::warn!("checkpoint of the database: {error}");
+        }
+        let batch = if full { 1 } else { BATCH };
         let begun = connection.execute_batch("BEGIN IMMEDIATE");
         let mut answers = vec![first(connection)];
-        while answers.len() < BATCH
+        while answers.len() < batch
             && let Ok(next) = jobs.try_recv()
         {
             answers.push(next(connection));
@@ -233,6 +244,25 @@ fn write_loop(connection: &Connection, mut jobs: mpsc::Receiver<Job>, mut reserv
             answer(committed.as_ref().copied());
         }
     }
+}
+
+/// Lengthens the log, and gives the tables empty pages, by writing something long and dropping it.
+fn ballast(connection: &Connection, path: &Path) -> rusqlite::Result<()> {
+    let log = format!("{}-wal", path.display());
+    if std::fs::metadata(log).is_ok_and(|meta| meta.len() >= BALLAST.into()) {
+        return Ok(());
+    }
+    connection.execute(
+        "INSERT OR REPLACE INTO meta VALUES ('ballast', zeroblob(?1))",
+        [BALLAST],
+    )?;
+    connection.execute("DELETE FROM meta WHERE key = 'ballast'", [])?;
+    rewind(connection)
+}
+
+/// Moves what the log holds into the tables, so that the next transaction writes over it instead of making it longer.
+fn rewind(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {

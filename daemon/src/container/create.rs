@@ -16,6 +16,7 @@ use crate::App;
 use crate::backend::{SLOW, within};
 use crate::clock;
 use crate::error::{During, Error, Result};
+use crate::images::reference::{self, Reference};
 use crate::spec::{self, Security, capabilities, resources};
 
 /// Label of a snapshot that belongs to a container of ours.
@@ -39,7 +40,16 @@ pub(crate) async fn create(
     }
     let mut warnings = Vec::new();
     check_host(app, &mut host, &mut warnings)?;
-    let named = app.images.resolve(&config.image).await?;
+    let named = match app.images.resolve(&config.image).await {
+        Err(e) if e.is_not_found() => {
+            // A name that can never be one is the client's fault, and pulling it is no help.
+            if !reference::is_hex(&config.image) {
+                Reference::parse(&config.image).map_err(|e| Error::invalid(e.to_string()))?;
+            }
+            return Err(e);
+        }
+        other => other?,
+    };
     let image = named.image.clone();
     let image_config = image.config();
     let image_volumes = image_config.volumes.clone();
@@ -106,7 +116,7 @@ async fn make(app: &Arc<App>, mut record: Record, image_volumes: &Set) -> Result
 async fn store(app: &App, record: &Record) -> Result<()> {
     snapshot(app, record).await?;
     plumbing::populate(app, record).await?;
-    app.db.put(record::KIND, &record.id, record).await
+    app.db.add(record::KIND, &record.id, record).await
 }
 
 async fn snapshot(app: &App, record: &Record) -> Result<()> {

@@ -91,7 +91,7 @@ fn classify(error: Error) -> Failed {
     let runtime = has(&["failed to create task", "failed to start task"]);
     let missing = has(&["executable file not found", "no such file or directory"]);
     let refused = has(&["permission denied", "is a directory"]);
-    let misfit = has(&["not a directory"]);
+    let misfit = has(&["mount"]) && has(&["not a directory"]);
     match () {
         () if runtime && has(&["exec"]) && missing => Failed {
             code: 127,

@@ -164,9 +164,12 @@ impl Volumes {
             labels: Some(labels),
             other: BTreeMap::new(),
         };
-        self.db.put(KIND, &name, &record).await?;
+        self.db.add(KIND, &name, &record).await?;
+        if let Err(e) = self.make_data(&name).await {
+            self.delete(&name).await?;
+            return Err(e);
+        }
         lock(&self.known).insert(name.clone(), record.clone());
-        self.make_data(&name).await?;
         Ok((self.shown(&name, &record), true))
     }
 
