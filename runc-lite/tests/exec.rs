@@ -326,3 +326,25 @@ fn cpus_and_sockets_are_handed_on() {
         .unwrap();
     assert_eq!(support::Said::from(output).code(0).out, "1 1\n5\n");
 }
+
+#[test]
+fn the_hosts_null_device_becomes_the_containers() {
+    if !support::possible() {
+        return;
+    }
+    let b = Bundle::new("exec sleep 60");
+    b.start();
+    let pid = b.state()["pid"].to_string();
+    use std::os::unix::fs::MetadataExt as _;
+    let host = std::fs::metadata("/dev/null").unwrap().dev();
+    for number in 0..3 {
+        let stream = std::fs::metadata(format!("/proc/{pid}/fd/{number}")).unwrap();
+        assert_ne!(stream.dev(), host, "stream {number}");
+    }
+    // Of an exec as well; a pipe stays what it is.
+    let said = b.exec("stat -L -c %d /proc/self/fd/0 /dev/null; readlink /proc/self/fd/1");
+    let out = said.code(0).out;
+    let mut lines = out.lines();
+    assert_eq!(lines.next(), lines.next(), "{out}");
+    assert!(out.contains("pipe:"), "{out}");
+}

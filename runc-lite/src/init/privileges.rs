@@ -32,7 +32,7 @@ pub(super) fn take(
     // The directory may be open to root only, or to the user only: try both.
     let entered = steps::enter_cwd(&process.cwd, false).at(Stage::Process)?;
     rlimits::apply(None, &process.rlimits).at(Stage::Process)?;
-    steps::own_streams(&process.user);
+    steps::own_streams(&process.user).at(Stage::Process)?;
 
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true)

@@ -3,9 +3,11 @@
 
 use std::ffi::CString;
 use std::io::{BufRead as _, BufReader};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
-use rustix::fs::{Access, AtFlags, CWD, FileType, Gid, Uid, accessat, fstat, makedev, stat};
+use rustix::fs::{
+    Access, AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, accessat, fstat, makedev, stat,
+};
 use rustix::io::Errno;
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -41,23 +43,51 @@ fn setgroups_denied() -> bool {
     std::fs::read("/proc/self/setgroups").is_ok_and(|b| b.starts_with(b"deny"))
 }
 
-/// Gives the standard streams to the user, so that it can open /dev/stdout.
-pub(crate) fn own_streams(user: &User) {
-    let streams = [
-        rustix::stdio::stdin(),
-        rustix::stdio::stdout(),
-        rustix::stdio::stderr(),
-    ];
-    for stream in streams {
-        let Ok(stat) = fstat(stream) else { continue };
-        let null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-            && stat.st_rdev == makedev(1, 3);
-        if null || stat.st_uid == user.uid {
-            continue;
+/// Gives the standard streams to the user, so that it can open /dev/stdout. The
+/// host's null device becomes the container's: through the descriptor it would reach
+/// a file system of the host, and a checkpoint could not find it.
+pub(crate) fn own_streams(user: &User) -> Result<(), StepError> {
+    let mut own_null = None;
+    for number in 0..3 {
+        let stream = match number {
+            0 => rustix::stdio::stdin(),
+            1 => rustix::stdio::stdout(),
+            _ => rustix::stdio::stderr(),
+        };
+        let Ok(found) = fstat(stream) else { continue };
+        if is_null(&found) {
+            let null = own_null.get_or_insert_with(null_of_container);
+            if let Some((null, device)) = null
+                && found.st_dev != *device
+            {
+                match number {
+                    0 => rustix::stdio::dup2_stdin(null),
+                    1 => rustix::stdio::dup2_stdout(null),
+                    _ => rustix::stdio::dup2_stderr(null),
+                }
+                .doing(|| "take the null device of the container")?;
+            }
+        } else if found.st_uid != user.uid {
+            // A file system or a user namespace may refuse; the stream stays usable.
+            let _ = rustix::fs::fchown(stream.as_fd(), Some(Uid::from_raw(user.uid)), None);
         }
-        // A file system or a user namespace may refuse; the stream stays usable.
-        let _ = rustix::fs::fchown(stream.as_fd(), Some(Uid::from_raw(user.uid)), None);
     }
+    Ok(())
+}
+
+fn is_null(found: &rustix::fs::Stat) -> bool {
+    FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
+        && found.st_rdev == makedev(1, 3)
+}
+
+/// The container's null device and the file system it is on, if it has a true one.
+fn null_of_container() -> Option<(OwnedFd, u64)> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+    // What is no device may block or act when it is opened.
+    let seen = rustix::fs::lstat("/dev/null").ok().filter(is_null)?;
+    let fd = rustix::fs::open("/dev/null", flags, Mode::empty()).ok()?;
+    let found = fstat(&fd).ok().filter(is_null)?;
+    (found.st_ino == seen.st_ino).then_some((fd, found.st_dev))
 }
 
 /// Makes the working directory and enters it. Gives false where only the
