@@ -35,7 +35,10 @@ impl Drop for Daemon {
 
 impl Daemon {
     fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::on(tempfile::tempdir().unwrap())
+    }
+
+    fn on(dir: tempfile::TempDir) -> Self {
         let fake = fake::serve(&dir.path().join("ctd.sock"));
         let child = command(dir.path()).spawn().unwrap();
         let daemon = Self {
@@ -207,4 +210,72 @@ fn a_killed_daemon_comes_back_on_its_own_files() {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(daemon.get("/containers/json").0, 200);
+}
+
+/// Puts a frozen state of a former release in place, with fields in it that a later one may have added.
+fn unpack(release: &Path, dir: &Path) {
+    let records = std::fs::read_to_string(release.join("records.sql")).unwrap();
+    std::fs::create_dir_all(dir.join("data")).unwrap();
+    let db = rusqlite::Connection::open(dir.join("data/records.db")).unwrap();
+    db.execute_batch(&records).unwrap();
+    db.execute_batch("UPDATE records SET body = json_set(body, '$.later', json('{\"a\":[1]}'))")
+        .unwrap();
+    std::fs::create_dir_all(dir.join("exec/exec")).unwrap();
+    let exec = std::fs::read(release.join("exec.json")).unwrap();
+    let read: serde_json::Value = serde_json::from_slice(&exec).unwrap();
+    let id = read["id"].as_str().unwrap();
+    std::fs::write(dir.join("exec/exec").join(id), exec).unwrap();
+}
+
+#[test]
+fn the_frozen_states_of_all_releases_are_adopted() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    for release in std::fs::read_dir(fixtures).unwrap() {
+        let dir = tempfile::tempdir().unwrap();
+        unpack(&release.unwrap().path(), dir.path());
+        let daemon = Daemon::on(dir);
+        let read = |path: &str| -> serde_json::Value {
+            let (status, body) = daemon.get(path);
+            assert_eq!(status, 200, "{path}: {body}");
+            serde_json::from_str(&body).unwrap()
+        };
+        // What ran has no task any more.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while read("/containers/web/json")["State"]["Status"] != "exited" {
+            assert!(
+                Instant::now() < deadline,
+                "{}",
+                read("/containers/web/json")
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let web = read("/containers/web/json");
+        assert_eq!(web["State"]["ExitCode"], 255);
+        assert_eq!(web["HostConfig"]["Memory"], 64 << 20);
+        assert_eq!(web["Mounts"].as_array().unwrap().len(), 2);
+        assert_eq!(web["Config"]["Labels"]["app"], "web");
+        assert_eq!(read("/containers/done/json")["State"]["ExitCode"], 7);
+        let new = read("/containers/new/json");
+        assert_eq!(new["State"]["Status"], "created");
+        assert_eq!(new["HostConfig"]["RestartPolicy"]["MaximumRetryCount"], 3);
+        assert_eq!(new["Config"]["Hostname"], "box");
+        assert_eq!(read("/containers/bad/json")["State"]["ExitCode"], 127);
+        assert_eq!(read("/containers/json?all=1").as_array().unwrap().len(), 4);
+        assert_eq!(read("/volumes/data")["Labels"]["kind"], "kept");
+        assert_eq!(read("/volumes")["Volumes"].as_array().unwrap().len(), 2);
+        assert_eq!(read("/networks").as_array().unwrap().len(), 2);
+        let exec =
+            read("/exec/6738dc8d8735757d13208f4a494d4dbeae00724ce18e2d8f62f6dc59e01acc68/json");
+        assert_eq!(exec["ContainerID"], web["Id"]);
+        // The record was written anew; what this version does not know is still in it.
+        let db = rusqlite::Connection::open(daemon.dir.path().join("data/records.db")).unwrap();
+        let kept: i64 = db
+            .query_row(
+                "SELECT count(*) FROM records WHERE json_extract(body, '$.later.a[0]') = 1",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert_eq!(kept, 7 + 1);
+    }
 }

@@ -120,6 +120,9 @@ macro_rules! absent_tasks {
             ) -> Answer<tasks::ListTasksResponse> {
                 Ok(Response::new(tasks::ListTasksResponse::default()))
             }
+            async fn get(&self, _: Request<tasks::GetRequest>) -> Answer<tasks::GetResponse> {
+                Err(Status::not_found("no such task"))
+            }
             $( async fn $name(&self, _: Request<tasks::$request>) -> Answer<$reply> { absent() } )*
         }
     };
@@ -130,7 +133,6 @@ absent_tasks! {
     start(StartRequest) -> tasks::StartResponse;
     delete(DeleteTaskRequest) -> tasks::DeleteResponse;
     delete_process(DeleteProcessRequest) -> tasks::DeleteResponse;
-    get(GetRequest) -> tasks::GetResponse;
     kill(KillRequest) -> ();
     exec(ExecProcessRequest) -> ();
     resize_pty(ResizePtyRequest) -> ();
