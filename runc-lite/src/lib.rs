@@ -44,6 +44,7 @@ pub(crate) mod log;
 pub(crate) mod namespaces;
 pub(crate) mod netlink;
 pub(crate) mod process;
+pub(crate) mod resctrl;
 pub(crate) mod rootfs;
 pub(crate) mod sealed;
 pub mod security;
