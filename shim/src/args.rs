@@ -12,6 +12,8 @@ pub(crate) enum Action {
     Delete,
     /// Serve tasks; how `start` runs this program.
     Serve,
+    /// Log and serve the output of a process that has another shim.
+    Relay,
     /// Print version.
     Version,
     /// Print runtime information for containerd 1.7 and newer.
@@ -32,6 +34,8 @@ pub(crate) struct Args {
     pub(crate) socket: Option<PathBuf>,
     pub(crate) bundle: Option<PathBuf>,
     pub(crate) debug: bool,
+    /// What follows the action `relay`: where output goes, then the fifos it comes from.
+    pub(crate) relay: Vec<String>,
 }
 
 /// Why the command line cannot be used.
@@ -43,7 +47,9 @@ pub(crate) enum ArgsError {
     Missing(String),
     #[error("invalid boolean value {value:?} for -{name}")]
     Boolean { name: String, value: String },
-    #[error("unknown action {0:?}: want start or delete")]
+    #[error("relay: want a URI and one or two fifos")]
+    Relay,
+    #[error("unknown action {0:?}: want start, delete or relay")]
     Action(String),
     #[error("flag -{0} must be given")]
     Required(&'static str),
@@ -62,6 +68,8 @@ Usage:
   containerd-shim-lite-v2 [flags] start     start a serving shim, print its address
   containerd-shim-lite-v2 [flags] delete    clean up after a dead shim, print the exit as protobuf
   containerd-shim-lite-v2 [flags]           serve on the inherited socket (descriptor 3)
+  containerd-shim-lite-v2 [flags] relay URI STDOUT [STDERR]
+                                            log and serve what another shim writes into fifos
 
 A daemon runs it with the bundle as working directory; people have no need to.
 
@@ -98,6 +106,7 @@ impl Args {
             socket: None,
             bundle: None,
             debug: false,
+            relay: Vec::new(),
         };
         let mut words = words.peekable();
         let mut special = None;
@@ -149,6 +158,13 @@ impl Args {
             None | Some("") => Action::Serve,
             Some("start") => Action::Start,
             Some("delete") => Action::Delete,
+            Some("relay") => {
+                args.relay = words.by_ref().collect();
+                if !(2..=3).contains(&args.relay.len()) {
+                    return Err(ArgsError::Relay);
+                }
+                Action::Relay
+            }
             Some(other) => return Err(ArgsError::Action(other.to_owned())),
         };
         args.check()?;

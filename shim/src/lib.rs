@@ -38,6 +38,7 @@ mod options;
 mod process;
 mod publish;
 mod reaper;
+mod relay;
 mod rootfs;
 mod runc;
 mod serve;
@@ -81,6 +82,7 @@ pub fn main() -> ExitCode {
         Action::Start => start::run(&args),
         Action::Delete => delete::run(&args),
         Action::Serve => serve::run(&args),
+        Action::Relay => relay::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -30,6 +30,9 @@ pub(crate) struct Connection {
 pub(crate) struct Files {
     pub(crate) socket: PathBuf,
     pub(crate) stdin: PathBuf,
+    /// Fifos of a process whose shim is not ours.
+    pub(super) stdout: PathBuf,
+    pub(super) stderr: PathBuf,
 }
 
 impl Files {
@@ -40,6 +43,8 @@ impl Files {
         Self {
             socket: dir.join(format!("{short}.sock")),
             stdin: dir.join(format!("{short}.in")),
+            stdout: dir.join(format!("{short}.out")),
+            stderr: dir.join(format!("{short}.err")),
         }
     }
 
@@ -65,7 +70,7 @@ impl Files {
 
     /// Takes them away.
     pub(crate) fn remove(&self) {
-        for path in [&self.socket, &self.stdin] {
+        for path in [&self.socket, &self.stdin, &self.stdout, &self.stderr] {
             // Absent is what is wanted.
             let _ = std::fs::remove_file(path);
         }

@@ -230,6 +230,7 @@ pub(crate) async fn start(
             let error = classify(e);
             let code = error.0;
             exec.ended(code, 0);
+            super::foreign::end(&files).await;
             files.remove();
             forget(app, handle.id(), &exec.id).await;
             Err(error.1)
@@ -266,7 +267,7 @@ async fn attempt(
         files.prepare(input)?;
     }
     let process = describe(app, record, &exec.config, console).await?;
-    let request = tasks::ExecProcessRequest {
+    let mut request = tasks::ExecProcessRequest {
         container_id: record.id.clone(),
         exec_id: exec.id.clone(),
         stdin: match input {
@@ -281,6 +282,11 @@ async fn attempt(
         terminal: exec.config.tty,
         spec: Some(proto::any::json(proto::any::PROCESS, process)),
     };
+    if talks && super::foreign::is_relayed(&Files::of(&app.config, &record.id)) {
+        let streams = super::foreign::begin(files, &request.stdout, request.terminal).await?;
+        request.stdout = streams.stdout;
+        request.stderr = streams.stderr;
+    }
     let mut client = app.backend.tasks();
     within(SLOW, client.exec(request))
         .await
@@ -383,7 +389,9 @@ pub(crate) fn exited(app: &Arc<App>, handle: &Handle, id: &str, pid: u32, code: 
     let (app, container, id) = (app.clone(), handle.id().to_owned(), id.to_owned());
     tokio::spawn(async move {
         forget(&app, &container, &id).await;
-        Files::of(&app.config, &id).remove();
+        let files = Files::of(&app.config, &id);
+        super::foreign::end(&files).await;
+        files.remove();
     });
 }
 

@@ -19,6 +19,7 @@ mod changes;
 pub(crate) mod create;
 pub(crate) mod exec;
 pub(crate) mod exec_kept;
+mod foreign;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod name;

@@ -7,7 +7,6 @@
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use proto::containerd::runc::v1::Options;
 use proto::containerd::services::containers::v1 as containers;
 use proto::containerd::services::snapshots::v1::MountsRequest;
 use proto::containerd::services::tasks::v1 as tasks;
@@ -46,10 +45,10 @@ async fn attempt(actor: &mut Actor) -> Result<Running> {
     let app = actor.app.clone();
     let id = actor.record.id.clone();
     let files = Files::of(&app.config, &id);
+    super::foreign::end(&files).await;
     files.prepare(actor.record.config.open_stdin)?;
     let rootfs = snapshot_mounts(&app, &actor.record).await?;
     let spec = describe(&app, &actor.record, &rootfs).await?;
-    record_in_containerd(&app, &actor.record, spec).await?;
     let request = tasks::CreateTaskRequest {
         container_id: id.clone(),
         rootfs,
@@ -59,7 +58,7 @@ async fn attempt(actor: &mut Actor) -> Result<Running> {
         terminal: actor.record.config.tty,
         ..Default::default()
     };
-    within(SLOW, app.backend.tasks().create(request))
+    create_task(&app, &actor.record, &files, spec, request)
         .await
         .during(|| "failed to create task for container")?;
     // They must be connected before the process can write.
@@ -82,6 +81,30 @@ async fn attempt(actor: &mut Actor) -> Result<Running> {
         oom: false,
         boot_id: boot_id(),
     })
+}
+
+/// Records the container in containerd and makes its task: with our shim, or where there is none with containerd's own.
+async fn create_task(
+    app: &App,
+    record: &Record,
+    files: &Files,
+    spec: Vec<u8>,
+    mut request: tasks::CreateTaskRequest,
+) -> Result<()> {
+    let ours = app.config.runtimes.get(&record.runtime);
+    if ours.is_none_or(super::foreign::is_ours) {
+        record_in_containerd(app, record, spec.clone(), false).await?;
+        match within(SLOW, app.backend.tasks().create(request.clone())).await {
+            Err(e) if super::foreign::is_missing(&e) => {}
+            outcome => return outcome.map(drop),
+        }
+    }
+    record_in_containerd(app, record, spec, true).await?;
+    let streams = super::foreign::begin(files, &request.stdout, request.terminal).await?;
+    request.stdout = streams.stdout;
+    request.stderr = streams.stderr;
+    within(SLOW, app.backend.tasks().create(request)).await?;
+    Ok(())
 }
 
 /// Docker's exit code and status for a failed start, by the runtime's text.
@@ -318,26 +341,22 @@ fn unmount_shm(dir: &Path) {
 }
 
 /// Writes containerd's record of the container: made at the first start, brought up to date at later ones.
-async fn record_in_containerd(app: &App, record: &Record, spec: Vec<u8>) -> Result<()> {
+async fn record_in_containerd(
+    app: &App,
+    record: &Record,
+    spec: Vec<u8>,
+    foreign: bool,
+) -> Result<()> {
     let runtime = app.config.runtimes.get(&record.runtime).ok_or_else(|| {
         Error::invalid(format!(
             "unknown or invalid runtime name: {}",
             record.runtime
         ))
     })?;
-    let options = runtime.path.as_ref().map(|path| {
-        proto::any::pack(&Options {
-            binary_name: path.clone(),
-            ..Options::default()
-        })
-    });
     let container = containers::Container {
         id: record.id.clone(),
         image: record.config.image.clone(),
-        runtime: Some(containers::container::Runtime {
-            name: runtime.kind.clone(),
-            options,
-        }),
+        runtime: Some(super::foreign::runtime(app, runtime, foreign)),
         spec: Some(proto::any::json(proto::any::SPEC, spec)),
         snapshotter: record.snapshotter.clone(),
         snapshot_key: record.id.clone(),

@@ -201,6 +201,8 @@ async fn delete_task(app: &App, id: &str) -> Result<()> {
 
 /// The part of it that lies on the host.
 pub(super) async fn clear_host(actor: &mut Actor) {
-    Files::of(&actor.app.config, &actor.record.id).remove();
+    let files = Files::of(&actor.app.config, &actor.record.id);
+    super::foreign::end(&files).await;
+    files.remove();
     super::start::unprepare(actor).await;
 }

@@ -185,7 +185,8 @@ impl Part for Shim {
 pub enum Runtime {
     /// The installed runc.
     Runc,
-    /// The installed crun; where control groups are hybrid it runs without the unified hierarchy, which its version refuses.
+    /// The newest crun that is here; where control groups are hybrid it runs without the unified hierarchy, which some
+    /// versions refuse.
     Crun,
     /// Ours.
     Lite,
@@ -206,7 +207,10 @@ impl Part for Runtime {
     fn program(self) -> Option<PathBuf> {
         match self {
             Self::Runc => Release::Installed.program("runc"),
-            Self::Crun => Release::Installed.program("crun"),
+            // The installed 1.8 refuses specs of OCI 1.1 and later, which containerd 1.7 and later write.
+            Self::Crun => Release::Newest
+                .program("crun")
+                .or_else(|| Release::Installed.program("crun")),
             Self::Lite => programs::path("runc-lite").ok(),
         }
     }

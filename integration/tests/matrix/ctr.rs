@@ -8,7 +8,7 @@ use integration::eventually;
 use integration::programs::{command, run};
 use integration::rig::{IMAGE, Rig, has_line};
 
-use crate::docker::{GREEDY, LIVE};
+use crate::docker::{GREEDY, LIVE, TTY};
 
 /// How long something may take to show itself; generous, since machines that test are busy.
 const SOON: Duration = Duration::from_secs(30);
@@ -97,9 +97,11 @@ fn plain_run(rig: &Rig) -> Result<()> {
 }
 
 fn tty(rig: &Rig) -> Result<()> {
-    let inner = rig.ctr_command([RUN.as_slice(), &["--rm", "-t", IMAGE, "tty", "tty"]].concat())?;
+    let rest = ["--rm", "-t", IMAGE, "tty", "sh", "-c"];
+    let inner = rig.ctr_command([RUN.as_slice(), &rest].concat())?;
     let words = std::iter::once(inner.get_program()).chain(inner.get_args());
-    let line: Vec<_> = words.map(|w| w.to_string_lossy().into_owned()).collect();
+    let mut line: Vec<_> = words.map(|w| w.to_string_lossy().into_owned()).collect();
+    line.push(format!("'{TTY}'"));
     // ctr wants a terminal of its own
     let out = run(
         &mut command("script", ["-qec", &line.join(" "), "/dev/null"]),

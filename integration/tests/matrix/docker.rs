@@ -11,6 +11,8 @@ const SOON: Duration = Duration::from_secs(30);
 
 /// A container that says so when it is ready and ends with 5 on SIGTERM.
 pub(crate) const LIVE: &str = "trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done";
+/// Names its terminal. It stays a moment: Go shims close a terminal when its process ends, whether it was read or not.
+pub(crate) const TTY: &str = "tty; sleep 0.2";
 /// Allocates until it is killed.
 pub(crate) const GREEDY: &str = "x=a; while :; do x=$x$x; done";
 
@@ -48,7 +50,8 @@ fn run(rig: &Rig) -> Result<()> {
 }
 
 fn tty(rig: &Rig) -> Result<()> {
-    let command = ["run", "--rm", "-t", "--network", "none", IMAGE, "tty"];
+    let command = ["run", "--rm", "-t", "--network", "none", IMAGE];
+    let command = [command.as_slice(), &["sh", "-c", TTY]].concat();
     let out = rig.docker(command)?.exits(0)?;
     ensure!(out.stdout.starts_with("/dev/"), "printed {:?}", out.stdout);
     Ok(())

@@ -22,6 +22,11 @@ const KNOWN: &[Known] = &[
         error: "unsupported shim version (3)",
         reason: "containerd 1.7 refuses Go shim 2.1: it answers version 3",
     },
+    Known {
+        cell: &["| crun"],
+        error: "unknown version specified",
+        reason: "crun 1.8 refuses a spec of OCI 1.1 or later",
+    },
 ];
 
 /// Why this failure is not ours.

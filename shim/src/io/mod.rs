@@ -18,6 +18,7 @@ mod log;
 mod logger;
 mod open;
 mod pump;
+pub(crate) mod relay;
 mod uri;
 
 use std::os::fd::OwnedFd;

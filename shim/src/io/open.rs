@@ -72,6 +72,26 @@ pub(crate) async fn prepare(
     Ok(prepared)
 }
 
+/// The sinks of a relay, which takes what a log or attachers can be: of stdout, and of stderr without a terminal.
+pub(super) fn sinks(stdio: &Stdio, hub: Option<&Arc<Hub>>) -> Result<Vec<Sink>, IoError> {
+    let output = Output::parse(&stdio.stdout)?;
+    if !matches!(output, Output::JsonFile(_) | Output::Attach(_)) {
+        return Err(IoError::Uri(format!(
+            "relay to {:?}: want a log or an attach socket",
+            stdio.stdout
+        )));
+    }
+    let streams: &[Stream] = match stdio.terminal {
+        true => &[Stream::Stdout],
+        false => &[Stream::Stdout, Stream::Stderr],
+    };
+    let mut shared = None;
+    streams
+        .iter()
+        .map(|stream| open_sink(output.clone(), *stream, &mut shared, hub.cloned()))
+        .collect()
+}
+
 fn open_stdin(stdio: &Stdio, owner: &Owner, prepared: &mut Prepared) -> Result<(), IoError> {
     if stdio.stdin.is_empty() {
         return Ok(());
