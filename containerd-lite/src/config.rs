@@ -147,6 +147,8 @@ pub(crate) struct Config {
     pub(crate) ttrpc_owner: (u32, u32),
     /// Largest message in bytes, in and out.
     pub(crate) max_message: usize,
+    /// What transfers may do.
+    pub(crate) transfer: crate::transfer::Settings,
     /// How much is logged.
     pub(crate) level: Level,
     /// How it looks.
@@ -164,6 +166,7 @@ impl Default for Config {
             ttrpc_owner: (0, 0),
             state,
             max_message: 16 << 20,
+            transfer: crate::transfer::Settings::default(),
             level: Level::Info,
             format: Format::Text,
         }

@@ -31,10 +31,13 @@ mod metadata;
 mod mount;
 mod notify;
 mod publish;
+mod registry;
 mod runtime;
 mod services;
 mod snapshots;
+mod streams;
 mod time;
+mod transfer;
 mod version;
 
 use config::Config;
@@ -127,6 +130,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         gc,
         events,
         runtime: runtime.clone(),
+        streams: Arc::default(),
         started_at: time::now(),
     });
     let (incoming, ttrpc) = listeners.grpc_stream()?;

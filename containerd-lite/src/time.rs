@@ -31,6 +31,16 @@ pub(crate) fn from_wire(time: &Timestamp) -> Nanos {
         .saturating_add(i64::from(time.nanos))
 }
 
+/// As an RFC 3339 text in UTC, as labels carry it.
+pub(crate) fn to_rfc3339(nanos: Nanos) -> String {
+    let format = &::time::format_description::well_known::Rfc3339;
+    let time = ::time::OffsetDateTime::from_unix_timestamp_nanos(nanos.into());
+    // Only years of more than four digits have no such form.
+    time.ok()
+        .and_then(|time| time.format(format).ok())
+        .unwrap_or_default()
+}
+
 /// Of an RFC 3339 text, as labels carry it.
 pub(crate) fn from_rfc3339(text: &str) -> Option<Nanos> {
     let time =

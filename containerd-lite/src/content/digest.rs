@@ -46,6 +46,11 @@ impl Digest {
         ))
     }
 
+    /// Of all of some bytes.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
+        Self(format!("{ALGORITHM}{}", hex::encode(Sha256::digest(bytes))))
+    }
+
     /// The digits.
     pub(crate) fn hex(&self) -> &str {
         &self.0[ALGORITHM.len()..]

@@ -135,6 +135,12 @@ impl Ingest {
         })
     }
 
+    /// Lets a lease hold the blob that this becomes. The ingest itself is kept for a day without it.
+    pub(crate) fn held_by(mut self, lease: &str) -> Self {
+        self.lease = Some(lease.to_owned());
+        self
+    }
+
     /// How much has been written.
     pub(crate) fn offset(&self) -> i64 {
         match &self.bytes {
@@ -270,7 +276,7 @@ impl Write for Ingest {
 }
 
 /// The error of a blob that the namespace sees; the lease holds it from now on.
-fn refuse_stored(
+pub(super) fn refuse_stored(
     blobs: &Arc<Blobs>,
     ns: &str,
     lease: Option<&str>,

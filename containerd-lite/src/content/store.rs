@@ -93,6 +93,20 @@ impl Blobs {
         Ingest::open(self, ns, lease, reference, total, expected)
     }
 
+    /// Lets a lease hold a blob that the namespace sees; false if it sees none.
+    pub(crate) fn hold(
+        self: &Arc<Self>,
+        ns: &str,
+        lease: Option<&str>,
+        digest: &Digest,
+    ) -> Result<bool, ContentError> {
+        match super::ingest::refuse_stored(self, ns, lease, digest) {
+            Ok(()) => Ok(false),
+            Err(ContentError::Metadata(MetadataError::AlreadyExists(_))) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// How far one ingest is.
     pub(crate) fn status(&self, ns: &str, reference: &str) -> Result<IngestStatus, ContentError> {
         let row = self.store.content().ingest(ns, reference)?;

@@ -49,7 +49,7 @@ impl Compression {
 }
 
 /// Reads a blob decompressed. The first bytes tell how, since media types are often wrong.
-pub(super) fn reader<'a>(blob: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+pub(crate) fn reader<'a>(blob: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut blob = BufReader::with_capacity(128 << 10, blob);
     let start = blob.fill_buf()?;
     if start.starts_with(&[0x1f, 0x8b]) {

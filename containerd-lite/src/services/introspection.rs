@@ -55,6 +55,8 @@ impl Service {
             Plugin::new("io.containerd.gc.v1", "scheduler"),
             Plugin::new("io.containerd.event.v1", "exchange"),
             Plugin::new("io.containerd.lease.v1", "manager"),
+            Plugin::new("io.containerd.streaming.v1", "manager"),
+            Plugin::new("io.containerd.transfer.v1", "local").platform(),
             Plugin::new(RUNTIME, "task").platform(),
         ];
         for name in self.0.snapshotters.keys() {
@@ -74,7 +76,9 @@ impl Service {
             "leases",
             "namespaces",
             "snapshots",
+            "streaming",
             "tasks",
+            "transfer",
             "version",
             "healthcheck",
         ] {

@@ -13,7 +13,9 @@ mod introspection;
 mod leases;
 mod namespaces;
 mod snapshots;
+mod streaming;
 mod tasks;
+mod transfer;
 mod version;
 
 use std::collections::HashMap;
@@ -42,6 +44,7 @@ pub(crate) struct Parts {
     pub(crate) gc: Collector,
     pub(crate) events: Arc<Exchange>,
     pub(crate) runtime: Arc<Runtime>,
+    pub(crate) streams: Arc<crate::streams::Streams>,
     pub(crate) started_at: crate::time::Nanos,
 }
 
@@ -118,6 +121,16 @@ pub(crate) fn routes(parts: Parts) -> tonic::service::Routes {
             max,
             wire::leases::v1::leases_server::LeasesServer<_>,
             leases::Service::new(parts.clone())
+        ))
+        .add_service(limited!(
+            max,
+            wire::streaming::v1::streaming_server::StreamingServer<_>,
+            streaming::Service::new(&parts)
+        ))
+        .add_service(limited!(
+            max,
+            wire::transfer::v1::transfer_server::TransferServer<_>,
+            transfer::Service::new(parts.clone())
         ))
         .add_service(limited!(
             max,

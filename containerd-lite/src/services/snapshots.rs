@@ -1,7 +1,6 @@
 //! Snapshots.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use proto::containerd::events::{SnapshotCommit, SnapshotPrepare, SnapshotRemove};
@@ -15,7 +14,7 @@ use super::{
 use crate::error::status;
 use crate::filters::{Fields, in_map, text};
 use crate::metadata::{SnapshotKind, SnapshotRow};
-use crate::snapshots::{DEFAULT, Mount, SnapshotError, Snapshotter};
+use crate::snapshots::{Mount, Snapshotter};
 
 /// Snapshots in one message of a list.
 const CHUNK: usize = 100;
@@ -30,7 +29,7 @@ impl Service {
     }
 
     fn snapshotter(&self, name: &str) -> Result<Arc<Snapshotter>, Status> {
-        find(&self.0.snapshotters, name).map_err(status)
+        crate::snapshots::find(&self.0.snapshotters, name).map_err(status)
     }
 
     async fn make(
@@ -64,17 +63,6 @@ impl Service {
             .publish(&ns, "/snapshot/prepare", proto::any::pack(&event));
         Ok(mounts.into_iter().map(mount_out).collect())
     }
-}
-
-/// A snapshotter by the name in a request.
-pub(crate) fn find(
-    all: &HashMap<&'static str, Arc<Snapshotter>>,
-    name: &str,
-) -> Result<Arc<Snapshotter>, SnapshotError> {
-    let name = if name.is_empty() { DEFAULT } else { name };
-    all.get(name)
-        .cloned()
-        .ok_or_else(|| SnapshotError::Unknown(name.to_owned()))
 }
 
 fn mount_out(m: Mount) -> types::Mount {

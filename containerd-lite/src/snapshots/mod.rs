@@ -21,6 +21,7 @@ mod overlay;
 mod suite;
 mod usage;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -108,6 +109,27 @@ pub(crate) trait Driver: std::fmt::Debug + Send + Sync {
     fn mounts(&self, id: i64, kind: SnapshotKind, parents: &[i64]) -> Vec<Mount>;
     /// What its own files take, without the parents'.
     fn usage(&self, id: i64) -> Result<Usage, SnapshotError>;
+}
+
+impl From<Mount> for crate::diff::MountSpec {
+    fn from(mount: Mount) -> Self {
+        Self {
+            kind: mount.kind.to_owned(),
+            source: mount.source,
+            options: mount.options,
+        }
+    }
+}
+
+/// A snapshotter by the name in a request.
+pub(crate) fn find(
+    all: &HashMap<&'static str, Arc<Snapshotter>>,
+    name: &str,
+) -> Result<Arc<Snapshotter>, SnapshotError> {
+    let name = if name.is_empty() { DEFAULT } else { name };
+    all.get(name)
+        .cloned()
+        .ok_or_else(|| SnapshotError::Unknown(name.to_owned()))
 }
 
 /// The snapshots of one driver.
