@@ -5,7 +5,7 @@ use super::{At, Prepared, process as steps, scheduling};
 use crate::channel::{ChildEnd, InitFailure, Stage};
 use crate::error::{Doing as _, StepError};
 use crate::security::seccomp::Program;
-use crate::security::{capabilities, rlimits};
+use crate::security::{capabilities, labels, rlimits};
 use crate::spec::{Linux, Personality, Process};
 use crate::sys;
 use crate::sys::exec::ExecArrays;
@@ -28,7 +28,7 @@ pub(super) fn take(
     if let Some(policy) = &linux.memory_policy {
         scheduling::apply_memory(policy).at(Stage::Process)?;
     }
-    apply_labels(process).at(Stage::Process)?;
+    labels::apply(process).at(Stage::Process)?;
     // The directory may be open to root only, or to the user only: try both.
     let entered = steps::enter_cwd(&process.cwd, false).at(Stage::Process)?;
     rlimits::apply(None, &process.rlimits).at(Stage::Process)?;
@@ -111,35 +111,4 @@ pub(crate) fn domain(personality: &Personality) -> Result<libc::c_ulong, String>
         "LINUX32" => Ok(0x0008),
         other => Err(format!("invalid personality domain {other:?}")),
     }
-}
-
-/// Labels that take effect with execve. Validation refused them where the
-/// kernel does not have the module.
-fn apply_labels(process: &Process) -> Result<(), StepError> {
-    let labels = [
-        (
-            &process.apparmor_profile,
-            "/proc/thread-self/attr/apparmor/exec",
-            "exec ",
-        ),
-        (&process.selinux_label, "/proc/thread-self/attr/exec", ""),
-    ];
-    for (label, file, prefix) in labels {
-        if !label.is_empty() {
-            write_proc(file, &format!("{prefix}{label}"))
-                .doing(|| format!("apply security label {label}"))?;
-        }
-    }
-    Ok(())
-}
-
-/// Writes below /proc only if it really is a procfs.
-fn write_proc(path: &str, text: &str) -> rustix::io::Result<()> {
-    use rustix::fs::{Mode, OFlags, fstatfs, open};
-    const PROC_MAGIC: i64 = 0x9fa0;
-    let file = open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    if fstatfs(&file)?.f_type != PROC_MAGIC {
-        return Err(rustix::io::Errno::XDEV);
-    }
-    rustix::io::write(&file, text.as_bytes()).map(drop)
 }

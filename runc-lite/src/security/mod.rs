@@ -8,5 +8,6 @@
 //! container of an unprivileged or nested caller impossible.
 
 pub(crate) mod capabilities;
+pub(crate) mod labels;
 pub(crate) mod rlimits;
 pub mod seccomp;

@@ -6,7 +6,7 @@
 //! a process. The bus comes next, where its socket alone was handed into a
 //! container.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -67,7 +67,7 @@ impl DbusError {
 /// An open connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: UnixStream,
+    stream: BufReader<UnixStream>,
     serial: u32,
     /// Jobs that ended while something else was waited for: object, result.
     ended: Vec<(String, String)>,
@@ -95,40 +95,41 @@ impl Connection {
         Self::greet(stream)
     }
 
-    /// Lets the other side take who we are from the socket.
+    /// Lets the other side take who we are from the socket. All is said at once:
+    /// systemd does not look at a message again that it has read together with
+    /// the BEGIN before it, so none is sent until it has answered.
     fn greet(stream: UnixStream) -> Result<Self, DbusError> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut connection = Self {
-            stream,
+            stream: BufReader::new(stream),
             serial: 0,
             ended: Vec::new(),
         };
-        connection.stream.write_all(b"\0AUTH EXTERNAL\r\n")?;
+        connection.send(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
         let mut line = connection.line()?;
-        if line.starts_with("DATA") {
-            connection.stream.write_all(b"DATA\r\n")?;
+        if line == "DATA" {
             line = connection.line()?;
         }
         if !line.starts_with("OK") {
             return Err(DbusError::Refused(line));
         }
-        connection.stream.write_all(b"BEGIN\r\n")?;
         Ok(connection)
     }
 
-    /// A line before messages begin. Byte by byte, so that none of those is lost.
+    fn send(&mut self, bytes: &[u8]) -> Result<(), DbusError> {
+        Ok(self.stream.get_mut().write_all(bytes)?)
+    }
+
+    /// A line before messages begin.
     fn line(&mut self) -> Result<String, DbusError> {
         let mut line = Vec::new();
-        while !line.ends_with(b"\r\n") {
-            if line.len() > 512 {
-                return Err(DbusError::Malformed("line of the authentication"));
-            }
-            let mut byte = [0];
-            self.stream.read_exact(&mut byte)?;
-            line.push(byte[0]);
+        let read = (&mut self.stream).take(512).read_until(b'\n', &mut line);
+        read.map_err(timed)?;
+        match line.strip_suffix(b"\r\n") {
+            Some(line) => Ok(String::from_utf8_lossy(line).into_owned()),
+            None => Err(DbusError::Malformed("line of the authentication")),
         }
-        Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
     }
 
     /// On a bus we need a name, and signals only come to who asks for them.
@@ -213,8 +214,7 @@ impl Connection {
     fn call(&mut self, method: &Method<'_>, body: &Writer) -> Result<Vec<u8>, DbusError> {
         self.serial += 1;
         let serial = self.serial;
-        self.stream
-            .write_all(&wire::call(serial, method, &body.0))?;
+        self.send(&wire::call(serial, method, &body.0))?;
         let deadline = Instant::now() + PATIENCE;
         loop {
             let received = self.receive(deadline)?;
@@ -248,12 +248,20 @@ impl Connection {
         if left.is_zero() {
             return Err(io::Error::from(io::ErrorKind::TimedOut).into());
         }
-        self.stream.set_read_timeout(Some(left))?;
+        self.stream.get_ref().set_read_timeout(Some(left))?;
         let mut fixed = [0; FIXED];
-        self.stream.read_exact(&mut fixed)?;
+        self.stream.read_exact(&mut fixed).map_err(timed)?;
         let mut rest = vec![0; wire::rest(&fixed)?];
-        self.stream.read_exact(&mut rest)?;
+        self.stream.read_exact(&mut rest).map_err(timed)?;
         wire::parse(&fixed, &rest)
+    }
+}
+
+/// A socket says "would block" when its time is up.
+fn timed(e: io::Error) -> io::Error {
+    match e.kind() {
+        io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+        _ => e,
     }
 }
 
@@ -293,16 +301,11 @@ mod tests {
         let thread = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             let mut seen = Vec::new();
-            for (wait_for, say) in [
-                ("AUTH EXTERNAL\r\n", "DATA\r\n"),
-                ("DATA\r\n", "OK 12ab\r\n"),
-            ] {
-                while !String::from_utf8_lossy(&seen).ends_with(wait_for) {
-                    let n = theirs.read(&mut buffer).unwrap();
-                    seen.extend_from_slice(&buffer[..n]);
-                }
-                theirs.write_all(say.as_bytes()).unwrap();
+            while !seen.ends_with(b"BEGIN\r\n") {
+                let n = theirs.read(&mut buffer).unwrap();
+                seen.extend_from_slice(&buffer[..n]);
             }
+            theirs.write_all(b"DATA\r\nOK 12ab\r\n").unwrap();
             for answer in answers {
                 theirs.write_all(&answer).unwrap();
             }
