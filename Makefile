@@ -9,7 +9,7 @@ BIN := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/release
 STATIC := -C target-feature=+crt-static -C relocation-model=static
 export LITE_BIN_DIR ?= $(abspath $(BIN))
 
-.PHONY: help deps build lint test unit itest test-vm budgets drill bench bench-runtime run up down proto install uninstall clean
+.PHONY: help deps build lint test unit itest test-vm test-vm-systemd budgets drill bench bench-runtime run up down proto install uninstall clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
@@ -46,6 +46,9 @@ budgets: ## Static linking, sizes and crate counts of shim and runc-lite
 
 test-vm: ## runc-lite on cgroup v2 in a small VM (needs a build)
 	$(S)/vm
+
+test-vm-systemd: ## runc-lite with the systemd driver and AppArmor in a VM with systemd (needs a build; makes an image once)
+	$(S)/vm-systemd
 
 test: ## What CI runs: everything above, with times
 	$(S)/deps test
