@@ -1,7 +1,7 @@
 //! Which daemon to talk to, and how: flags, environment, docker's config file and contexts.
 //!
 //! The folder is docker's own (`DOCKER_CONFIG` or `~/.docker`), shared with docker's CLI:
-//! `config.json`, and `contexts/meta/<sha256 of the name>/meta.json` for each context.
+//! `config.json`, and the contexts ([`crate::contexts`]).
 //! The first of these that is set names the daemon: `--context`, `-H`, `DOCKER_HOST`,
 //! `DOCKER_CONTEXT`, `currentContext` of the file, the context `default`.
 
@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
+use serde_json::{Map, Value};
 
 use crate::args::Global;
+use crate::contexts::{ContextError, Contexts, TlsMaterial};
+use crate::error::Failure;
 
 /// Where a daemon is when nobody says otherwise.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
@@ -23,22 +25,14 @@ pub(crate) enum ConfigError {
     HostAndContext,
     #[error("specify only one -H")]
     ManyHosts,
-    #[error("context {name:?}: context not found: open {}: no such file or directory", path.display())]
-    NoContext { name: String, path: PathBuf },
-    #[error("read context {name:?} from {}", path.display())]
-    ReadContext {
-        name: String,
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    #[error("could not read {what} {path:?}: {source}")]
+    Certificate {
+        what: &'static str,
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("parse context {name:?} in {}: {source}", path.display())]
-    ParseContext {
-        name: String,
-        path: PathBuf,
-        source: serde_json::Error,
-    },
-    #[error("context {name:?} has no endpoint of kind docker")]
-    NoEndpoint { name: String },
 }
 
 /// The settings of one run of the program.
@@ -54,8 +48,8 @@ pub(crate) struct Config {
     pub(crate) host: String,
     /// The version of the API that `DOCKER_API_VERSION` pins.
     pub(crate) api_version: Option<String>,
-    /// TLS was asked for by a flag or the environment.
-    pub(crate) tls: bool,
+    /// How to speak TLS with the daemon, if at all.
+    pub(crate) tls: Option<Tls>,
     /// The platform of `DOCKER_DEFAULT_PLATFORM`, for images of which none is said.
     pub(crate) platform: String,
 }
@@ -86,23 +80,12 @@ pub(crate) struct StoredAuth {
     pub(crate) identitytoken: String,
 }
 
-/// A context as it lies on disk.
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-pub(crate) struct Context {
-    pub(crate) name: String,
-    pub(crate) metadata: serde_json::Map<String, serde_json::Value>,
-    pub(crate) endpoints: BTreeMap<String, Endpoint>,
-}
-
-/// How a context reaches its daemon.
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-pub(crate) struct Endpoint {
-    #[serde(rename = "Host")]
-    pub(crate) host: String,
-    #[serde(rename = "SkipTLSVerify")]
-    pub(crate) skip_tls_verify: bool,
+/// TLS with a daemon that is reached by TCP.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub(crate) struct Tls {
+    pub(crate) material: TlsMaterial,
+    /// Whether the daemon's certificate is checked.
+    pub(crate) verify: bool,
 }
 
 impl Config {
@@ -136,12 +119,16 @@ impl Config {
                 .or_else(|| file.current_context.clone())
                 .unwrap_or_else(|| "default".to_string()),
         };
-        let host = match (context.as_str(), flag) {
-            ("default", Some(host)) => host,
-            ("default", None) => env("DOCKER_HOST").unwrap_or_else(|| DEFAULT_HOST.to_string()),
-            (name, _) => endpoint(&dir, name)?.host,
+        let (host, tls) = match (context.as_str(), flag) {
+            ("default", flag) => {
+                let host = flag.or_else(|| env("DOCKER_HOST"));
+                (
+                    host.unwrap_or_else(|| DEFAULT_HOST.to_string()),
+                    tls_of_flags(global, &dir, &env)?,
+                )
+            }
+            (name, _) => of_context(&Contexts::new(&dir), name)?,
         };
-        let tls = global.tls || global.tlsverify || env("DOCKER_TLS_VERIFY").is_some();
         Ok(Config {
             host: full(&host),
             dir,
@@ -185,50 +172,84 @@ fn read_file(dir: &Path) -> ConfigFile {
     })
 }
 
-/// The file that holds a context.
-pub(crate) fn context_path(dir: &Path, name: &str) -> PathBuf {
-    let digest: String = Sha256::digest(name.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    dir.join("contexts/meta").join(digest).join("meta.json")
+/// Changes config.json, leaving everything else there as it is.
+pub(crate) fn edit(
+    dir: &Path,
+    change: impl FnOnce(&mut Map<String, Value>),
+) -> Result<(), Failure> {
+    let path = dir.join("config.json");
+    let failed = |what: &str, cause: &dyn std::fmt::Display| {
+        Failure::new(format!("{what} {}: {cause}", path.display()))
+    };
+    let mut file: Map<String, Value> = match std::fs::read_to_string(&path) {
+        Ok(text) => serde_json::from_str(&text).map_err(|cause| failed("parse", &cause))?,
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Map::new(),
+        Err(cause) => return Err(failed("read", &cause)),
+    };
+    change(&mut file);
+    let text = serde_json::to_vec(&file).map_err(|cause| failed("write", &cause))?;
+    crate::contexts::replace(&path, &indent_tabs(&text), 0o600)
+        .map_err(|cause| failed("write", &cause))
 }
 
-/// Reads a context by name.
-pub(crate) fn context(dir: &Path, name: &str) -> Result<Context, ConfigError> {
-    let path = context_path(dir, name);
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-            return Err(ConfigError::NoContext {
-                name: name.to_string(),
-                path,
-            });
-        }
-        Err(source) => {
-            return Err(ConfigError::ReadContext {
-                name: name.to_string(),
-                path,
-                source,
-            });
+/// docker writes config.json with tabs.
+fn indent_tabs(text: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(&crate::format::indent(text, "")).into_owned();
+    text.lines()
+        .map(|line| {
+            let spaces = line.len() - line.trim_start_matches(' ').len();
+            format!(
+                "{}{}",
+                "\t".repeat(spaces / 4),
+                line.trim_start_matches(' ')
+            )
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+        .into_bytes()
+}
+
+fn of_context(contexts: &Contexts, name: &str) -> Result<(String, Option<Tls>), ConfigError> {
+    let context = contexts.read(name)?;
+    let endpoint = context.endpoint()?;
+    let material = contexts.read_tls(name)?;
+    let verify = !endpoint.skip_tls_verify;
+    let tls = (!material.is_empty() || !verify).then_some(Tls { material, verify });
+    Ok((endpoint.host.clone(), tls))
+}
+
+/// TLS as flags and environment ask for it, with the files of `DOCKER_CERT_PATH` or the configuration where none are named.
+fn tls_of_flags(
+    global: &Global,
+    dir: &Path,
+    env: &impl Fn(&str) -> Option<String>,
+) -> Result<Option<Tls>, ConfigError> {
+    let verify = global.tlsverify || env("DOCKER_TLS_VERIFY").is_some();
+    if !verify && !global.tls && env("DOCKER_TLS").is_none() {
+        return Ok(None);
+    }
+    let folder = env("DOCKER_CERT_PATH").map_or_else(|| dir.to_path_buf(), PathBuf::from);
+    let read = |what: &'static str, named: &Option<String>, usual: &str| {
+        let path = named
+            .as_ref()
+            .map_or_else(|| folder.join(usual), PathBuf::from);
+        match std::fs::read(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(cause) if named.is_none() && cause.kind() == std::io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            Err(source) => Err(ConfigError::Certificate { what, path, source }),
         }
     };
-    serde_json::from_str(&text).map_err(|source| ConfigError::ParseContext {
-        name: name.to_string(),
-        path,
-        source,
-    })
-}
-
-fn endpoint(dir: &Path, name: &str) -> Result<Endpoint, ConfigError> {
-    let context = context(dir, name)?;
-    context
-        .endpoints
-        .get("docker")
-        .cloned()
-        .ok_or_else(|| ConfigError::NoEndpoint {
-            name: name.to_string(),
-        })
+    let material = TlsMaterial {
+        ca: match verify {
+            true => read("CA certificate", &global.tlscacert, "ca.pem")?,
+            false => None,
+        },
+        cert: read("certificate", &global.tlscert, "cert.pem")?,
+        key: read("key", &global.tlskey, "key.pem")?,
+    };
+    Ok(Some(Tls { material, verify }))
 }
 
 #[cfg(test)]
@@ -244,12 +265,41 @@ mod tests {
     }
 
     fn store(dir: &Path, name: &str, host: &str) {
-        let path = context_path(dir, name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let text = format!(
-            r#"{{"Name":"{name}","Metadata":{{}},"Endpoints":{{"docker":{{"Host":"{host}","SkipTLSVerify":false}}}}}}"#
-        );
-        std::fs::write(path, text).unwrap();
+        let endpoint = crate::contexts::Endpoint::new(host.to_string(), false);
+        let context = crate::contexts::Context::new(name, "", endpoint);
+        Contexts::new(dir).write(&context).unwrap();
+    }
+
+    #[test]
+    fn tls_comes_from_flags_environment_or_context() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().to_str().unwrap();
+        let config = ("DOCKER_CONFIG", home);
+        assert_eq!(settle(&Global::default(), &[config]).unwrap().tls, None);
+        std::fs::write(dir.path().join("ca.pem"), "A").unwrap();
+        let verified = settle(&Global::default(), &[config, ("DOCKER_TLS_VERIFY", "1")]);
+        let tls = verified.unwrap().tls.unwrap();
+        assert!(tls.verify && tls.material.ca == Some(b"A".to_vec()));
+        let flag = Global {
+            tls: true,
+            ..Global::default()
+        };
+        assert_eq!(settle(&flag, &[config]).unwrap().tls, Some(Tls::default()));
+        let missing = Global {
+            tlsverify: true,
+            tlscert: Some("/no/such/file".into()),
+            ..Global::default()
+        };
+        assert!(matches!(
+            settle(&missing, &[config]),
+            Err(ConfigError::Certificate { .. })
+        ));
+        store(dir.path(), "a1", "tcp://a:1");
+        let contexts = Contexts::new(dir.path());
+        contexts.write_tls("a1", &tls.material).unwrap();
+        let in_context = [config, ("DOCKER_CONTEXT", "a1")];
+        let got = settle(&Global::default(), &in_context).unwrap();
+        assert_eq!(got.tls, Some(tls));
     }
 
     #[test]

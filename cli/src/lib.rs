@@ -15,6 +15,8 @@ mod args;
 mod client;
 mod commands;
 mod config;
+mod contexts;
+mod credentials;
 mod error;
 mod format;
 mod options;

@@ -29,6 +29,22 @@ impl Drop for RawGuard {
     }
 }
 
+/// Reads a line that the terminal does not show, after a prompt on standard error.
+pub(crate) fn read_hidden(prompt: &str) -> io::Result<String> {
+    use rustix::termios::LocalModes;
+    let stdin = io::stdin();
+    let before = tcgetattr(&stdin)?;
+    let mut hidden = before.clone();
+    hidden.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(&stdin, OptionalActions::Now, &hidden)?;
+    let _back = RawGuard { before };
+    crate::format::tell(prompt);
+    let mut line = String::new();
+    let read = stdin.read_line(&mut line);
+    crate::format::tell("\n");
+    read.map(|_| line.trim_end_matches(['\r', '\n']).to_string())
+}
+
 /// Whether a person types here.
 pub(crate) fn stdin_is_terminal() -> bool {
     io::stdin().is_terminal()

@@ -248,7 +248,7 @@ fn count(command: &Command, path: &[String], given: usize) -> Result<(), UsageEr
                 "requires at least {least} and at most {most} {}",
                 plural(most)
             ),
-            "See",
+            "Run",
         )
     };
     Err(UsageError::arguments(command, path, &text, pointer))

@@ -4,7 +4,7 @@
 //!  Client::get("/containers/json").query(..)   request.rs   path, query, headers, body
 //!        |  version agreed on by HEAD /_ping    here, once a run
 //!        v
-//!  connect()                                   transport.rs unix:// or tcp://
+//!  connect()                                   transport.rs unix://, tcp:// (tls.rs) or ssh:// (ssh.rs)
 //!        |
 //!        v
 //!  Answer: json(), text(), stream, hijacked    request.rs
@@ -12,16 +12,17 @@
 //!
 //! Paths and answers are Docker's; what lies in the bodies is `proto::engine`.
 
-mod auth;
 mod request;
+mod ssh;
+mod tls;
 mod transport;
 
 use std::io;
 
 use tokio::sync::OnceCell;
 
-pub(crate) use auth::registry_auth;
 pub(crate) use request::{Answer, Request, Upload, escape_path};
+pub(crate) use tls::check as check_tls;
 pub(crate) use transport::Hijacked;
 
 use crate::config::Config;
@@ -84,7 +85,7 @@ impl Client {
     pub(crate) fn new(config: &Config) -> Result<Client, ClientError> {
         Ok(Client {
             host: config.host.clone(),
-            address: transport::Address::parse(&config.host, config.tls)?,
+            address: transport::Address::parse(&config.host, config.tls.as_ref())?,
             pinned: config.api_version.clone(),
             headers: config.file.http_headers.clone().into_iter().collect(),
             traceparent: traceparent(),

@@ -3,45 +3,63 @@
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
-use super::ClientError;
+use super::{ClientError, ssh};
+use crate::config::Tls;
 
 /// A daemon's address, taken apart.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Address {
     Unix(PathBuf),
     Tcp(String),
+    /// Host and port, the host alone, and how to speak TLS with it.
+    Tls(String, ServerName<'static>, Arc<ClientConfig>),
+    Ssh(Box<ssh::Target>),
 }
 
 impl Address {
-    pub(crate) fn parse(host: &str, tls: bool) -> Result<Address, ClientError> {
+    pub(crate) fn parse(host: &str, tls: Option<&Tls>) -> Result<Address, ClientError> {
         let wrong = |why: &str| ClientError::Host {
             host: host.to_string(),
             why: why.to_string(),
         };
         match host.split_once("://") {
             Some(("unix", path)) => Ok(Address::Unix(PathBuf::from(path))),
-            Some(("tcp" | "http", _)) if tls => Err(wrong("TLS is not supported yet")),
-            Some(("tcp" | "http", rest)) => {
+            Some(("tcp" | "http" | "https", rest)) => {
                 let authority = rest.split('/').next().unwrap_or_default();
                 if authority.is_empty() {
                     return Err(wrong("no host name"));
                 }
-                let has_port = authority
-                    .rsplit_once(':')
-                    .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-                Ok(Address::Tcp(if has_port {
-                    authority.to_string()
-                } else {
-                    format!("{authority}:2375")
-                }))
+                let usual = if tls.is_some() { 2376 } else { 2375 };
+                let (name, authority) = match authority.rsplit_once(':') {
+                    Some((name, port)) if port.parse::<u16>().is_ok() => {
+                        (name, authority.to_string())
+                    }
+                    _ => (authority, format!("{authority}:{usual}")),
+                };
+                let Some(tls) = tls else {
+                    return Ok(Address::Tcp(authority));
+                };
+                let name = name.trim_start_matches('[').trim_end_matches(']');
+                let name = ServerName::try_from(name.to_string())
+                    .map_err(|cause| wrong(&cause.to_string()))?;
+                let config = super::tls::config(tls).map_err(|why| wrong(&why))?;
+                Ok(Address::Tls(authority, name, Arc::new(config)))
             }
-            Some(("ssh", _)) => Err(wrong("ssh is not supported yet")),
+            Some(("ssh", rest)) => ssh::Target::parse(rest)
+                .map(|target| Address::Ssh(Box::new(target)))
+                .map_err(|why| wrong(&format!("ssh host connection is not valid: {why}"))),
+            Some(("npipe", _)) => Err(wrong("named pipes are for Windows")),
             Some(_) => Err(wrong("invalid bind address format")),
             None => Err(wrong("no scheme")),
         }
@@ -53,6 +71,8 @@ impl Address {
 pub(crate) enum Stream {
     Unix(UnixStream),
     Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    Ssh(ssh::Tunnel),
 }
 
 /// Opens a connection to the daemon.
@@ -60,6 +80,15 @@ pub(crate) async fn connect(host: &str, address: &Address) -> Result<Stream, Cli
     let opened = match address {
         Address::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
         Address::Tcp(authority) => TcpStream::connect(authority).await.map(Stream::Tcp),
+        Address::Tls(authority, name, config) => match TcpStream::connect(authority).await {
+            Ok(stream) => {
+                let connector = TlsConnector::from(config.clone());
+                let opened = connector.connect(name.clone(), stream).await;
+                opened.map(|stream| Stream::Tls(Box::new(stream)))
+            }
+            Err(cause) => Err(cause),
+        },
+        Address::Ssh(target) => ssh::open(target).map(Stream::Ssh),
     };
     opened.map_err(|cause| match cause.kind() {
         io::ErrorKind::PermissionDenied => ClientError::Denied {
@@ -82,6 +111,8 @@ macro_rules! either {
         match $self.get_mut() {
             Stream::Unix(stream) => Pin::new(stream).$method($($arg),*),
             Stream::Tcp(stream) => Pin::new(stream).$method($($arg),*),
+            Stream::Tls(stream) => Pin::new(stream).$method($($arg),*),
+            Stream::Ssh(stream) => Pin::new(stream).$method($($arg),*),
         }
     };
 }
@@ -124,21 +155,22 @@ mod tests {
 
     #[test]
     fn addresses_are_taken_apart() {
-        assert_eq!(
-            Address::parse("unix:///run/x", false).unwrap(),
-            Address::Unix("/run/x".into())
-        );
-        assert_eq!(
-            Address::parse("tcp://box", false).unwrap(),
-            Address::Tcp("box:2375".into())
-        );
-        assert_eq!(
-            Address::parse("tcp://[::1]:99/", false).unwrap(),
-            Address::Tcp("[::1]:99".into())
-        );
-        for bad in ["ssh://box", "npipe://x", "tcp://", "plain"] {
-            assert!(Address::parse(bad, false).is_err(), "{bad}");
+        let parse = |host: &str| Address::parse(host, None);
+        let tcp = |host: &str| match parse(host) {
+            Ok(Address::Tcp(authority)) => authority,
+            other => panic!("{host}: {other:?}"),
+        };
+        assert!(matches!(parse("unix:///run/x"), Ok(Address::Unix(path)) if path == *"/run/x"));
+        assert_eq!(tcp("tcp://box"), "box:2375");
+        assert_eq!(tcp("tcp://[::1]:99/"), "[::1]:99");
+        assert!(matches!(parse("ssh://me@box"), Ok(Address::Ssh(_))));
+        for bad in ["ssh://a:b@box", "npipe://x", "tcp://", "plain"] {
+            assert!(parse(bad).is_err(), "{bad}");
         }
-        assert!(Address::parse("tcp://box", true).is_err());
+        let unchecked = Tls::default();
+        match Address::parse("tcp://box", Some(&unchecked)) {
+            Ok(Address::Tls(authority, ..)) => assert_eq!(authority, "box:2376"),
+            other => panic!("{other:?}"),
+        }
     }
 }

@@ -306,7 +306,8 @@ async fn into(
 }
 
 fn local_error(path: &str, cause: &std::io::Error) -> Failure {
-    Failure::new(format!("lstat {path}: {}", plain(cause)))
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    Failure::new(format!("lstat {}: {}", path.display(), plain(cause)))
 }
 
 /// The folder in the container, and the name that the source gets there (empty: its contents).

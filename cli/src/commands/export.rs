@@ -1,6 +1,6 @@
 //! `export`: a container's file system as a tar.
 
-use super::save::{download, refuse_terminal};
+use super::save::{check_output, download};
 use super::{Session, container_path};
 use crate::error::Outcome;
 
@@ -19,7 +19,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
-    refuse_terminal(&args.output)?;
+    check_output(&args.output, "export container")?;
     let answer = session
         .client
         .get(&container_path(&args.container, "/export"))

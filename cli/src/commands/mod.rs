@@ -78,7 +78,7 @@ pub(crate) async fn execute(cli: Cli) -> Outcome {
         return Ok(0);
     };
     // Contexts are looked after without the daemon that they name.
-    if let Verb::Context(verb) = &verb {
+    if let Verb::Context(verb) = verb {
         return context::run(&cli.global, verb);
     }
     let config = Config::load(&cli.global).map_err(|error| {
@@ -111,7 +111,8 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome {
         Verb::Inspect(args) => inspect::run(session, args).await,
         Verb::Kill(args) => kill::run(session, args).await,
         Verb::Load(args) => load::run(session, args).await,
-        Verb::Login(_) | Verb::Logout(_) => login::run(),
+        Verb::Login(args) => login::login(session, args).await,
+        Verb::Logout(args) => login::logout(session, &args),
         Verb::Logs(args) => logs::run(session, args).await,
         Verb::Pause(args) => pause::pause(session, args).await,
         Verb::Port(args) => port::run(session, args).await,

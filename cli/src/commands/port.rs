@@ -35,8 +35,14 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
     let mut lines = Vec::new();
     if let Some(asked) = &args.port {
         let (number, protocol) = asked.split_once('/').unwrap_or((asked, "tcp"));
-        if number.parse::<u16>().is_err() {
-            return Err(Failure::new(format!("Error: invalid port ({number})")));
+        if let Err(cause) = number.parse::<u16>() {
+            let why = match cause.kind() {
+                std::num::IntErrorKind::PosOverflow => "value out of range",
+                _ => "invalid syntax",
+            };
+            return Err(Failure::new(format!(
+                "Error: invalid port ({number}): strconv.ParseUint: parsing {number:?}: {why}"
+            )));
         }
         match ports.get(&format!("{number}/{protocol}")) {
             Some(Some(bindings)) if !bindings.is_empty() => {

@@ -1,7 +1,8 @@
 //! `pull`, and the pull that `run` does for a missing image.
 
 use super::Session;
-use crate::client::{Answer, registry_auth};
+use crate::client::Answer;
+use crate::credentials::registry_auth;
 use crate::error::{Failure, Outcome};
 use crate::format::print;
 use crate::progress;

@@ -1,7 +1,8 @@
 //! `push`: an image to its registry.
 
 use super::Session;
-use crate::client::{escape_path, registry_auth};
+use crate::client::escape_path;
+use crate::credentials::registry_auth;
 use crate::error::{Failure, Outcome};
 use crate::format::print;
 use crate::progress;

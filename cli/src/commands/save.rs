@@ -20,7 +20,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
-    refuse_terminal(&args.output)?;
+    check_output(&args.output, "save image")?;
     let mut request = session.client.get("/images/get");
     for image in &args.images {
         request = request.query("names", image);
@@ -29,11 +29,27 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
 }
 
 /// A terminal is no place for a tar.
-pub(crate) fn refuse_terminal(output: &str) -> Result<(), Failure> {
+fn refuse_terminal(output: &str) -> Result<(), Failure> {
     if output.is_empty() && terminal::stdout_is_terminal() {
         return Err(Failure::new(
             "cowardly refusing to save to a terminal. Use the -o flag or redirect",
         ));
+    }
+    Ok(())
+}
+
+/// Refuses what cannot become the archive of `what` before the daemon is asked.
+pub(crate) fn check_output(output: &str, what: &str) -> Result<(), Failure> {
+    refuse_terminal(output)?;
+    let folder = std::path::Path::new(output).parent();
+    if let Some(folder) = folder.filter(|folder| !folder.as_os_str().is_empty())
+        && let Err(cause) = std::fs::metadata(folder)
+    {
+        let why = crate::archive::plain(&cause);
+        return Err(Failure::new(format!(
+            "failed to {what}: invalid output path: stat {}: {why}",
+            folder.display()
+        )));
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use proto::engine::SearchResult;
 
 use super::{Session, filter, filters};
 use crate::args::int;
-use crate::client::registry_auth;
+use crate::credentials::registry_auth;
 use crate::error::Outcome;
 use crate::format::{Row, Style, ellipsis, print_rows};
 

@@ -76,7 +76,7 @@ fn rows_text(format: &str, style: Style<'_>, rows: &[Row]) -> Result<String, For
         for (name, heading) in style.headings {
             heads = heads.with(name, *heading);
         }
-        out += &template.render(&heads.json())?;
+        out += &template.render_with(&heads.json(), Some(&label_headings(&source)))?;
         out.push('\n');
     }
     for row in rows {
@@ -84,6 +84,16 @@ fn rows_text(format: &str, style: Style<'_>, rows: &[Row]) -> Result<String, For
         out.push('\n');
     }
     Ok(if table { LIST_STYLE.layout(&out) } else { out })
+}
+
+/// A column of `.Label "name"` is headed by the name.
+fn label_headings(source: &str) -> BTreeMap<String, String> {
+    source
+        .split(".Label \"")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+        .map(|name| (name.to_string(), name.to_string()))
+        .collect()
 }
 
 #[cfg(test)]

@@ -71,13 +71,13 @@ fn parse(spec: &str) -> Result<Vec<(String, PortBinding)>, String> {
         return Err(format!("invalid IP address: {ip}"));
     }
     let (first, last) =
-        range(container).map_err(|_| format!("invalid containerPort: {container}"))?;
+        range(container).map_err(|_| format!("Invalid containerPort: {container}"))?;
     if host.is_empty() {
         return Ok((first..=last)
             .map(|port| (format!("{port}/{protocol}"), binding(ip, String::new())))
             .collect());
     }
-    let (host_first, host_last) = range(host).map_err(|_| format!("invalid hostPort: {host}"))?;
+    let (host_first, host_last) = range(host).map_err(|_| format!("Invalid hostPort: {host}"))?;
     if first == last && host_first != host_last {
         // One port of the container on any free one of the range.
         return Ok(vec![(

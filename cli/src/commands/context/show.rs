@@ -1,24 +1,14 @@
-//! `context ...`: named daemons, in the files that docker's own CLI uses.
+//! `context ls`, `inspect` and `show`.
 
-use std::path::Path;
+use serde_json::{Value, json};
 
-use clap::Subcommand;
-use serde_json::{Map, Value, json};
-
-use crate::args::Global;
-use crate::config::{self, Config, Context};
-use crate::error::{Failure, Outcome};
+use crate::config::Config;
+use crate::contexts::{Context, Contexts, Endpoint};
+use crate::error::Outcome;
 use crate::format::{Row, Style, Template, ellipsis, indent, print, print_bytes, print_rows};
 
-/// `docker-lite context ...`
-#[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
-    Inspect(InspectArgs),
-    #[command(alias = "list")]
-    Ls(LsArgs),
-    Show(ShowArgs),
-    Use(UseArgs),
-}
+/// Where the default context lies.
+const MEMORY: &str = "<IN MEMORY>";
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -52,98 +42,38 @@ pub(crate) struct LsArgs {
 #[command(about = "Show which context is in use")]
 pub(crate) struct ShowArgs {}
 
-#[derive(Debug, clap::Args)]
-#[command(
-    about = "Choose the context to use from now on",
-    override_usage = "CONTEXT"
-)]
-pub(crate) struct UseArgs {
-    #[arg(required = true)]
-    context: String,
-}
-
-pub(crate) fn run(global: &Global, verb: &Verb) -> Outcome {
-    // A context that is not there must not keep the others from being seen.
-    let lenient = match Config::load(global) {
-        Ok(config) => config,
-        Err(_) => Config::load(&Global {
-            context: Some("default".to_string()),
-            ..global.clone()
-        })
-        .map_err(|error| Failure::new(error.to_string()))?,
-    };
-    match verb {
-        Verb::Show(_) => {
-            let config = Config::load(global).map_err(|error| Failure::new(error.to_string()))?;
-            print(&format!("{}\n", config.context))?;
-            Ok(0)
-        }
-        Verb::Ls(args) => ls(&lenient, args),
-        Verb::Use(args) => switch(&lenient.dir, &args.context),
-        Verb::Inspect(args) => inspect(&lenient, args),
-    }
-}
-
-fn default_context(config: &Config) -> Context {
+/// The context that stands for flags and environment.
+pub(super) fn default_context(config: &Config) -> Context {
     let host = match config.context.as_str() {
         "default" => config.host.clone(),
         _ => std::env::var("DOCKER_HOST")
             .unwrap_or_else(|_| "unix:///var/run/docker.sock".to_string()),
     };
-    let mut context = Context {
-        name: "default".to_string(),
-        ..Context::default()
-    };
-    context.endpoints.insert(
-        "docker".to_string(),
-        config::Endpoint {
-            host,
-            skip_tls_verify: false,
-        },
-    );
-    context
+    let about = "Current DOCKER_HOST based configuration";
+    Context::new("default", about, Endpoint::new(host, false))
 }
 
 /// All contexts, by name; those that cannot be read are left out and told.
 fn all(config: &Config) -> Vec<Context> {
     let mut out = vec![default_context(config)];
-    let entries = std::fs::read_dir(config.dir.join("contexts/meta"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    for entry in entries {
-        let path = entry.path().join("meta.json");
-        match std::fs::read_to_string(&path).map(|text| serde_json::from_str::<Context>(&text)) {
-            Ok(Ok(context)) => out.push(context),
-            Ok(Err(cause)) => crate::format::tell(&format!(
-                "WARNING: parse the context in {}: {cause}\n",
-                path.display()
-            )),
-            Err(cause) => crate::format::tell(&format!(
-                "WARNING: read the context in {}: {cause}\n",
-                path.display()
-            )),
+    for found in Contexts::new(&config.dir).all() {
+        match found {
+            Ok(context) => out.push(context),
+            Err(error) => crate::format::tell(&format!("WARNING: {error}\n")),
         }
     }
     out.sort_by(|a, b| a.name.cmp(&b.name));
     out
 }
 
-fn ls(config: &Config, args: &LsArgs) -> Outcome {
+pub(super) fn ls(config: &Config, args: &LsArgs) -> Outcome {
     let rows: Vec<Row> = all(config)
         .iter()
         .map(|context| {
             let current = context.name == config.context;
-            let about = match context.metadata.get("Description").and_then(Value::as_str) {
-                Some(text) => text.to_string(),
-                None if context.name == "default" => {
-                    "Current DOCKER_HOST based configuration".to_string()
-                }
-                None => String::new(),
-            };
+            let about = context.description();
             let host = context
-                .endpoints
-                .get("docker")
+                .endpoint()
                 .map(|endpoint| endpoint.host.clone())
                 .unwrap_or_default();
             let name = match (current, args.format.as_str()) {
@@ -152,7 +82,7 @@ fn ls(config: &Config, args: &LsArgs) -> Outcome {
             };
             Row::default()
                 .with("Name", name)
-                .with("Description", ellipsis(&about, 60))
+                .with("Description", ellipsis(about, 60))
                 .with("DockerEndpoint", host)
                 .with("Current", current)
                 .with("Error", "")
@@ -187,77 +117,12 @@ fn ls(config: &Config, args: &LsArgs) -> Outcome {
     Ok(0)
 }
 
-/// Writes the name into config.json, leaving everything else there as it is.
-fn switch(dir: &Path, name: &str) -> Outcome {
-    if name != "default" {
-        config::context(dir, name).map_err(|error| Failure::new(error.to_string()))?;
-    }
-    let path = dir.join("config.json");
-    let failed = |what: &str, cause: &dyn std::fmt::Display| {
-        Failure::new(format!("{what} {}: {cause}", path.display()))
-    };
-    let mut file: Map<String, Value> = match std::fs::read_to_string(&path) {
-        Ok(text) => serde_json::from_str(&text).map_err(|cause| failed("parse", &cause))?,
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Map::new(),
-        Err(cause) => return Err(failed("read", &cause)),
-    };
-    if name == "default" {
-        file.remove("currentContext");
-    } else {
-        file.insert("currentContext".to_string(), json!(name));
-    }
-    let text = serde_json::to_vec(&file).map_err(|cause| failed("write", &cause))?;
-    write_private(&path, &indent_tabs(&text)).map_err(|cause| failed("write", &cause))?;
-    print(&format!("{name}\n"))?;
-    crate::format::tell(&format!("Current context is now {name:?}\n"));
-    if std::env::var("DOCKER_HOST").is_ok_and(|host| !host.is_empty()) && name != "default" {
-        crate::format::tell(&format!(
-            "Warning: DOCKER_HOST environment variable overrides the active context. To use {name:?}, either set the global --context flag, or unset DOCKER_HOST environment variable.\n"
-        ));
-    }
-    Ok(0)
-}
-
-/// docker writes config.json with tabs.
-fn indent_tabs(text: &[u8]) -> Vec<u8> {
-    let text = String::from_utf8_lossy(&indent(text, "")).into_owned();
-    text.lines()
-        .map(|line| {
-            let spaces = line.len() - line.trim_start_matches(' ').len();
-            format!(
-                "{}{}",
-                "\t".repeat(spaces / 4),
-                line.trim_start_matches(' ')
-            )
-        })
-        .collect::<Vec<_>>()
-        .join("\n")
-        .into_bytes()
-}
-
-/// Replaces a file as a whole, readable by its owner only.
-fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir)?;
-    }
-    let partial = path.with_extension(format!("json{}", std::process::id()));
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&partial)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&partial, path)
-}
-
-fn inspect(config: &Config, args: &InspectArgs) -> Outcome {
+pub(super) fn inspect(config: &Config, args: &InspectArgs) -> Outcome {
     let template = match args.format.as_str() {
         "" | "json" => None,
         source => Some(Template::parse(source)?),
     };
+    let contexts = Contexts::new(&config.dir);
     let current = [config.context.clone()];
     let names = if args.names.is_empty() {
         &current[..]
@@ -268,10 +133,10 @@ fn inspect(config: &Config, args: &InspectArgs) -> Outcome {
     for name in names {
         let context = match name.as_str() {
             "default" => Ok(default_context(config)),
-            name => config::context(&config.dir, name),
+            name => contexts.read(name),
         };
         match context {
-            Ok(context) => found.push(described(&config.dir, &context)),
+            Ok(context) => found.push(described(&contexts, &context)),
             Err(error) => failures.push(error.to_string()),
         }
     }
@@ -291,67 +156,37 @@ fn inspect(config: &Config, args: &InspectArgs) -> Outcome {
             print_bytes(&bytes)?;
         }
     }
-    super::all_told(&failures)
+    crate::commands::all_told(&failures)
 }
 
-fn described(dir: &Path, context: &Context) -> Value {
-    let endpoints: Map<String, Value> = context
-        .endpoints
-        .iter()
-        .map(|(kind, endpoint)| {
-            (
-                kind.clone(),
-                json!({"Host": endpoint.host, "SkipTLSVerify": endpoint.skip_tls_verify}),
-            )
-        })
-        .collect();
-    let (meta, tls) = match context.name.as_str() {
-        "default" => ("<IN MEMORY>".to_string(), "<IN MEMORY>".to_string()),
+fn described(contexts: &Contexts, context: &Context) -> Value {
+    let (meta, tls, material) = match context.name.as_str() {
+        "default" => (MEMORY.to_string(), MEMORY.to_string(), json!({})),
         name => {
-            let meta = config::context_path(dir, name);
-            let meta = meta.parent().unwrap_or(dir).to_path_buf();
-            let tls = dir
-                .join("contexts/tls")
-                .join(meta.file_name().unwrap_or_default());
-            (meta.display().to_string(), tls.display().to_string())
+            let files: Vec<&str> = match contexts.read_tls(name) {
+                Ok(tls) => tls.files().map(|(file, _)| file).collect(),
+                Err(error) => {
+                    crate::format::tell(&format!("WARNING: {error}\n"));
+                    Vec::new()
+                }
+            };
+            let shown = |path: std::path::PathBuf| path.display().to_string();
+            let material = match files.is_empty() {
+                true => json!({}),
+                false => json!({"docker": files}),
+            };
+            (
+                shown(contexts.meta(name)),
+                shown(contexts.tls(name)),
+                material,
+            )
         }
     };
     json!({
         "Name": context.name,
         "Metadata": context.metadata,
-        "Endpoints": endpoints,
-        "TLSMaterial": {},
+        "Endpoints": context.endpoints,
+        "TLSMaterial": material,
         "Storage": {"MetadataPath": meta, "TLSPath": tls},
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn switching_keeps_what_else_is_in_the_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = config::context_path(dir.path(), "a");
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, r#"{"Name":"a","Metadata":{},"Endpoints":{}}"#).unwrap();
-        std::fs::write(
-            dir.path().join("config.json"),
-            r#"{"zzz":{"b":1},"auths":{}}"#,
-        )
-        .unwrap();
-        switch(dir.path(), "a").unwrap();
-        let text = std::fs::read_to_string(dir.path().join("config.json")).unwrap();
-        assert_eq!(
-            text,
-            "{\n\t\"zzz\": {\n\t\t\"b\": 1\n\t},\n\t\"auths\": {},\n\t\"currentContext\": \"a\"\n}"
-        );
-        switch(dir.path(), "default").unwrap();
-        assert!(
-            !std::fs::read_to_string(dir.path().join("config.json"))
-                .unwrap()
-                .contains("currentContext")
-        );
-        assert!(switch(dir.path(), "nope").is_err());
-    }
 }
