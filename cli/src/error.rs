@@ -74,6 +74,7 @@ impl From<crate::format::FormatError> for Failure {
     fn from(error: crate::format::FormatError) -> Failure {
         match error {
             crate::format::FormatError::Parse(_) => Failure::with_code(64, error.to_string()),
+            crate::format::FormatError::Write(cause) => cause.into(),
             error => Failure::new(error.to_string()),
         }
     }

@@ -228,7 +228,7 @@ impl UsageError {
         let usage = if path.is_empty() {
             String::new()
         } else {
-            format!("Usage:  {name} COMMAND\n\n")
+            format!("Usage:  {name}\n\n")
         };
         let near = suggestion(command, word)
             .map(|near| format!("\n\nDid you mean '{name} {near}'?"))

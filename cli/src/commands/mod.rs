@@ -77,6 +77,16 @@ pub(crate) async fn execute(cli: Cli) -> Outcome {
     let Some(verb) = cli.verb else {
         return Ok(0);
     };
+    if let Some(level) = &cli.global.log_level
+        && ![
+            "debug", "info", "warn", "warning", "error", "fatal", "panic", "trace",
+        ]
+        .contains(&level.to_lowercase().as_str())
+    {
+        return Err(Failure::new(format!(
+            "Unable to parse logging level: {level}"
+        )));
+    }
     // Contexts are looked after without the daemon that they name.
     if let Verb::Context(verb) = verb {
         return context::run(&cli.global, verb);

@@ -109,7 +109,7 @@ pub(super) fn ls(config: &Config, args: &LsArgs) -> Outcome {
         },
         &rows,
     )?;
-    if !args.quiet && std::env::var("DOCKER_HOST").is_ok_and(|host| !host.is_empty()) {
+    if std::env::var("DOCKER_HOST").is_ok_and(|host| !host.is_empty()) {
         crate::format::tell(
             "Warning: DOCKER_HOST environment variable overrides the active context. To use a context, either set the global --context flag, or unset DOCKER_HOST environment variable.\n",
         );
@@ -123,6 +123,11 @@ pub(super) fn inspect(config: &Config, args: &InspectArgs) -> Outcome {
         source => Some(Template::parse(source)?),
     };
     let contexts = Contexts::new(&config.dir);
+    let in_memory = || {
+        let mut context = default_context(config);
+        context.metadata.clear();
+        context
+    };
     let current = [config.context.clone()];
     let names = if args.names.is_empty() {
         &current[..]
@@ -132,7 +137,7 @@ pub(super) fn inspect(config: &Config, args: &InspectArgs) -> Outcome {
     let (mut found, mut failures) = (Vec::new(), Vec::new());
     for name in names {
         let context = match name.as_str() {
-            "default" => Ok(default_context(config)),
+            "default" => Ok(in_memory()),
             name => contexts.read(name),
         };
         match context {
