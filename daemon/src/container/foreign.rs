@@ -113,10 +113,7 @@ pub(super) async fn begin(files: &Files, uri: &str, terminal: bool) -> Result<St
         .spawn()
         .during(what)?;
     let mut word = [0; 6];
-    let mut out = child
-        .stdout
-        .take()
-        .ok_or_else(|| Error::internal(what()))?;
+    let mut out = child.stdout.take().ok_or_else(|| Error::internal(what()))?;
     match tokio::time::timeout(READY, out.read_exact(&mut word)).await {
         Ok(Ok(_)) => {}
         _ => {
