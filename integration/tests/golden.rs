@@ -56,6 +56,8 @@ fn masks() -> Result<Vec<(Regex, &'static str)>> {
         ),
         (r"\b\d+(\.\d+)?(B|kB|MB|GB|KiB|MiB|GiB)\b", "SIZE"),
         (r"\b\d+\.\d+%", "PERCENT"),
+        // 28.5 wrote this word anew
+        (r"[Ii]nvalid (container|host)Port", "invalid Port"),
         (r"[ \t]+\n", "\n"),
         // columns are as wide as what was masked
         (r"  +", "  "),
