@@ -219,6 +219,22 @@ async fn a_killed_shims_task_is_stopped_until_it_is_deleted() {
     assert!(!daemon.bundle(&name).exists());
 }
 
+/// Stops a process and waits until each of its threads has: the signal alone lets them run on for a moment.
+async fn stop(pid: Pid) {
+    kill(pid, Signal::SIGSTOP).expect("stop the process");
+    let stopped = || {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+        threads.flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ")
+                .is_none_or(|(_, rest)| rest.starts_with('T'))
+        })
+    };
+    while !stopped() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_shim_blocks_nobody_else() {
     let Some(mut daemon) = Daemon::start().await else {
@@ -231,7 +247,7 @@ async fn a_stopped_shim_blocks_nobody_else() {
         client.start(name, "").await.expect("start");
     }
     let shim = Pid::from_raw(shim_pid(&stuck));
-    kill(shim, Signal::SIGSTOP).expect("stop the shim");
+    stop(shim).await;
     let asked = Instant::now();
     assert_eq!(
         client.get(&stuck, "").await.expect_err("stuck").code(),
