@@ -183,11 +183,7 @@ impl Contexts {
             },
             _ => failed(name, "read", &path)(source),
         })?;
-        serde_json::from_str(&text).map_err(|source| ContextError::Parse {
-            name: name.to_string(),
-            path,
-            source,
-        })
+        parse(name, &path, &text)
     }
 
     /// What lies on disk, by name; each that cannot be read as the reason.
@@ -201,11 +197,7 @@ impl Contexts {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let path = entry.path().join("meta.json");
                 let text = std::fs::read_to_string(&path).map_err(failed(&name, "read", &path))?;
-                serde_json::from_str(&text).map_err(|source| ContextError::Parse {
-                    name,
-                    path,
-                    source,
-                })
+                parse(&name, &path, &text)
             })
             .collect();
         out.sort_by_key(|found| found.as_ref().map_or(String::new(), |c| c.name.clone()));
@@ -238,12 +230,7 @@ impl Contexts {
     /// Replaces the secrets of a context.
     pub(crate) fn write_tls(&self, name: &str, tls: &TlsMaterial) -> Result<(), ContextError> {
         let dir = self.tls(name).join(DOCKER);
-        match std::fs::remove_dir_all(&dir) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                return Err(failed(name, "remove", &dir)(cause));
-            }
-            _ => {}
-        }
+        remove(name, &dir)?;
         if tls.is_empty() {
             return Ok(());
         }
@@ -257,15 +244,8 @@ impl Contexts {
 
     /// Removes a context with its secrets.
     pub(crate) fn remove(&self, name: &str) -> Result<(), ContextError> {
-        for dir in [self.tls(name), self.meta(name)] {
-            match std::fs::remove_dir_all(&dir) {
-                Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                    return Err(failed(name, "remove", &dir)(cause));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        remove(name, &self.tls(name))?;
+        remove(name, &self.meta(name))
     }
 
     /// A context as the tar that `import` takes.
@@ -329,6 +309,24 @@ impl Contexts {
         context.name = name.to_string();
         self.write_tls(name, &tls)?;
         self.write(&context)
+    }
+}
+
+fn parse(name: &str, path: &Path, text: &str) -> Result<Context, ContextError> {
+    serde_json::from_str(text).map_err(|source| ContextError::Parse {
+        name: name.to_string(),
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+/// Removes a folder with all in it; one that is not there is no error.
+fn remove(name: &str, dir: &Path) -> Result<(), ContextError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+            Err(failed(name, "remove", dir)(cause))
+        }
+        _ => Ok(()),
     }
 }
 

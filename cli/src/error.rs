@@ -3,6 +3,8 @@
 use std::io;
 
 use crate::client::ClientError;
+use crate::config::ConfigError;
+use crate::contexts::ContextError;
 
 /// A failed command: what to tell the user, and the exit code.
 #[derive(Debug)]
@@ -57,6 +59,18 @@ impl Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
+        Failure::new(error.to_string())
+    }
+}
+
+impl From<ContextError> for Failure {
+    fn from(error: ContextError) -> Failure {
+        Failure::new(error.to_string())
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
         Failure::new(error.to_string())
     }
 }

@@ -25,6 +25,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::error::{StepError, errno_text};
 
@@ -222,10 +223,18 @@ impl ParentEnd {
         send(self.0.as_fd(), &[GO])
     }
 
-    /// Waits for the pid of the process that became the container's first.
-    pub(crate) fn sibling(&self) -> Result<i32, ChannelError> {
+    fn sibling(&self) -> Result<i32, ChannelError> {
         let bytes = self.receive()?;
         number(&bytes, SIBLING)
+    }
+
+    /// Waits for the process that the one in between has made beside itself, and
+    /// for the end of the one in between.
+    pub(crate) fn sibling_made_by(&self, between: &OwnedFd) -> Result<Pid, ChannelError> {
+        let answer = self.sibling();
+        // It ends at once in either case.
+        let _ = waitid(WaitId::PidFd(between.as_fd()), WaitIdOptions::EXITED);
+        Pid::from_raw(answer?).ok_or(ChannelError::Gone)
     }
 
     /// Waits for the next word of the child.

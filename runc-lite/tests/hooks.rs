@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 use support::Bundle;
 
@@ -13,37 +15,42 @@ fn shell(script: &str) -> Value {
     json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}])
 }
 
+/// The kinds whose programs are the host's.
+const OUTSIDE: [&str; 5] = [
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "poststart",
+    "poststop",
+];
+
+/// A directory that both sides write to, in the container at `/log`.
+fn log_of(b: &mut Bundle) -> PathBuf {
+    let log = b.dir.path().join("log");
+    std::fs::create_dir(&log).unwrap();
+    b.mount("/log", "bind", log.to_str().unwrap(), &["bind"]);
+    log
+}
+
 #[test]
 fn hooks_run_in_order_with_the_state_on_their_input() {
     if !support::possible() {
         return;
     }
     let mut b = Bundle::new("echo program >> /log/log");
-    let log = b.dir.path().join("log");
-    std::fs::create_dir(&log).unwrap();
-    b.mount("/log", "bind", log.to_str().unwrap(), &["bind"]);
+    let log = log_of(&mut b);
     let mut hooks = serde_json::Map::new();
-    for kind in [
-        "prestart",
-        "createRuntime",
-        "createContainer",
-        "poststart",
-        "poststop",
-    ] {
+    for kind in OUTSIDE {
         let script = format!(
             "read s; case $s in *'\"id\":\"{}\"'*) echo {kind} >> {}/log;; esac",
             b.id,
             log.display()
         );
-        hooks.insert(
-            kind.into(),
-            serde_json::json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]),
-        );
+        hooks.insert(kind.into(), shell(&script));
     }
-    let script = "echo startContainer >> /log/log";
     hooks.insert(
         "startContainer".into(),
-        serde_json::json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]),
+        shell("echo startContainer >> /log/log"),
     );
     b.config["hooks"] = hooks.into();
     b.run().code(0);
@@ -76,7 +83,7 @@ fn a_failing_hook_fails_the_create() {
         "startContainer",
     ] {
         let mut b = Bundle::new("true");
-        b.config["hooks"] = serde_json::json!({kind: [{"path": "/bin/sh", "args": ["sh", "-c", "echo no >&2; exit 3"]}]});
+        b.config["hooks"] = json!({kind: shell("echo no >&2; exit 3")});
         b.run()
             .code(1)
             .says(&format!("error running {kind} hook #0"))
@@ -93,17 +100,9 @@ fn each_kind_runs_in_its_namespaces_with_its_status() {
     let own = std::fs::read_link("/proc/self/ns/mnt").unwrap();
     let own = own.to_string_lossy();
     let mut b = Bundle::new("readlink /proc/self/ns/mnt > /log/program; exec sleep 60");
-    let log = b.dir.path().join("log");
-    std::fs::create_dir(&log).unwrap();
-    b.mount("/log", "bind", log.to_str().unwrap(), &["bind"]);
+    let log = log_of(&mut b);
     let mut hooks = serde_json::Map::new();
-    for kind in [
-        "prestart",
-        "createRuntime",
-        "createContainer",
-        "poststart",
-        "poststop",
-    ] {
+    for kind in OUTSIDE {
         let to = log.join(kind).display().to_string();
         let script = format!("readlink /proc/self/ns/mnt > {to}; cat >> {to}");
         hooks.insert(kind.into(), shell(&script));

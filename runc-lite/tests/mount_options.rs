@@ -6,30 +6,13 @@
 
 mod support;
 
-use std::process::Command;
-
 use serde_json::json;
 use support::{Bundle, Said};
 
 /// Runs a script in a private mount namespace whose mounts are shared among
 /// themselves, as on most hosts. `$RUN` is the runtime, `$D` the bundle's directory.
 fn on_a_host(b: &Bundle, script: &str) -> Said {
-    b.write_config();
-    let dir = b.dir.path().display();
-    let mut command = Command::new("timeout");
-    command.args(["-k", "1", "30", "unshare", "-m", "sh", "-ec"]);
-    command.arg(format!("mount --make-rshared /; {script}"));
-    command.env("D", dir.to_string());
-    command.env(
-        "RUN",
-        format!(
-            "{} --root {}",
-            env!("CARGO_BIN_EXE_runc-lite"),
-            b.state_root().display()
-        ),
-    );
-    command.current_dir(b.dir.path());
-    support::run(command)
+    support::on_a_host(b, "-m", &format!("mount --make-rshared /; {script}"))
 }
 
 /// A directory `$D/outer` with a tmpfs mounted in it at `inner`.

@@ -7,31 +7,16 @@
 
 mod support;
 
-use std::process::Command;
-
 use serde_json::json;
 use support::{Bundle, Said};
 
 /// Runs a script in a network namespace with a bridge-less veth pair `up0`, `up1`.
 /// `$RUN` in it is the runtime with the bundle's state root.
 fn on_a_host(b: &Bundle, script: &str) -> Said {
-    b.write_config();
-    let setup = "set -e; ip link set lo up; ip link add up0 type veth peer name up1; \
+    let setup = "ip link set lo up; ip link add up0 type veth peer name up1; \
         ip addr add 10.66.0.2/24 dev up0; ip -6 addr add fd00:66::2/64 dev up0 nodad; \
         ip link set up0 up; ip addr add 10.66.0.1/24 dev up1; ip link set up1 up;";
-    let mut command = Command::new("timeout");
-    command.args(["-k", "1", "30", "unshare", "-n", "sh", "-c"]);
-    command.arg(format!("{setup} {script}"));
-    command.env(
-        "RUN",
-        format!(
-            "{} --root {}",
-            env!("CARGO_BIN_EXE_runc-lite"),
-            b.state_root().display()
-        ),
-    );
-    command.current_dir(b.dir.path());
-    support::run(command)
+    support::on_a_host(b, "-n", &format!("{setup} {script}"))
 }
 
 #[test]

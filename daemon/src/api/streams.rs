@@ -56,13 +56,8 @@ pub(super) async fn attach(
     let replay = params.flag("logs").then_some(read::Wanted {
         stdout: wanted.stdout,
         stderr: wanted.stderr,
-        follow: false,
-        tail: None,
-        since: None,
-        until: None,
-        timestamps: false,
-        details: false,
         framed: !wanted.tty,
+        ..read::Wanted::default()
     });
     // In the owner's queue before the client learns that it is attached, and can start the container.
     let connection = match params.flag("stream") {

@@ -27,7 +27,7 @@ const CHUNK: usize = 32 * 1024;
 const LONGEST: u64 = 1 << 20;
 
 /// What a client wants.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Wanted {
     pub(crate) stdout: bool,
     pub(crate) stderr: bool,
@@ -362,13 +362,7 @@ mod tests {
         Wanted {
             stdout: true,
             stderr: true,
-            follow: false,
-            tail: None,
-            since: None,
-            until: None,
-            timestamps: false,
-            details: false,
-            framed: false,
+            ..Wanted::default()
         }
     }
 

@@ -197,12 +197,9 @@ fn spawn(
             pidfd, in_cgroup, ..
         } => {
             drop(child_end);
-            let answer = parent_end.sibling();
-            let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-            let pid = answer.map_err(failure)?;
-            let raw = Pid::from_raw(pid).ok_or_else(|| failure(ChannelError::Gone))?;
-            let pidfd = pidfd_open(raw, PidfdFlags::empty()).doing(|| "open the new process")?;
-            Ok((pid, pidfd, in_cgroup))
+            let pid = parent_end.sibling_made_by(&pidfd).map_err(failure)?;
+            let pidfd = pidfd_open(pid, PidfdFlags::empty()).doing(|| "open the new process")?;
+            Ok((pid.as_raw_nonzero().get(), pidfd, in_cgroup))
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The clone: straight into the namespaces, or by a process in between.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::CreateError;
 use crate::channel::{self, ChannelError, InitFailure, ParentEnd, Stage};
@@ -52,19 +52,14 @@ pub(super) fn spawn(
             pidfd, in_cgroup, ..
         } => {
             drop(child_end);
-            let answer = parent_end.sibling();
-            // It ends at once in either case.
-            let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-            let pid = match answer {
-                Ok(pid) => pid,
-                Err(ChannelError::Init(failure)) => return Err(CreateError::Init(failure)),
-                Err(other) => return Err(CreateError::Channel(other)),
-            };
-            let raw = Pid::from_raw(pid).ok_or(CreateError::Channel(ChannelError::Gone))?;
+            let pid = parent_end.sibling_made_by(&pidfd).map_err(|e| match e {
+                ChannelError::Init(failure) => CreateError::Init(failure),
+                other => CreateError::Channel(other),
+            })?;
             // It is our child and not waited for, so the pid is still its own.
-            let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())
-                .doing(|| "open the container's process")?;
-            Ok((pid, pidfd, in_cgroup))
+            let pidfd =
+                pidfd_open(pid, PidfdFlags::empty()).doing(|| "open the container's process")?;
+            Ok((pid.as_raw_nonzero().get(), pidfd, in_cgroup))
         }
     }
 }

@@ -288,3 +288,19 @@ pub(crate) fn eventually(mut condition: impl FnMut() -> Result<(), String>) {
         }
     }
 }
+
+/// Runs a script under `unshare FLAG`, as on a host of its own. `$RUN` in it is the
+/// runtime with the bundle's state root, `$D` the bundle's directory.
+pub(crate) fn on_a_host(b: &Bundle, flag: &str, script: &str) -> Said {
+    b.write_config();
+    let mut command = Command::new("timeout");
+    command.args(["-k", "1", "30", "unshare", flag, "sh", "-ec", script]);
+    command.env("D", b.dir.path());
+    let runtime = env!("CARGO_BIN_EXE_runc-lite");
+    command.env(
+        "RUN",
+        format!("{runtime} --root {}", b.state_root().display()),
+    );
+    command.current_dir(b.dir.path());
+    run(command)
+}

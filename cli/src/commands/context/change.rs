@@ -8,7 +8,7 @@ use super::endpoint::{context, pairs, settle};
 use super::show::default_context;
 use super::{done, new_name};
 use crate::config::Config;
-use crate::contexts::{ContextError, Contexts};
+use crate::contexts::Contexts;
 use crate::error::{Failure, Outcome};
 use crate::format::print;
 
@@ -67,10 +67,6 @@ pub(crate) struct UseArgs {
     pub(super) context: String,
 }
 
-fn told(error: ContextError) -> Failure {
-    Failure::new(error.to_string())
-}
-
 pub(super) fn create(config: &Config, contexts: &Contexts, args: &CreateArgs) -> Outcome {
     new_name(contexts, &args.context)?;
     if !args.from.is_empty() && !args.docker.is_empty() {
@@ -78,14 +74,14 @@ pub(super) fn create(config: &Config, contexts: &Contexts, args: &CreateArgs) ->
     }
     let base = match args.from.as_str() {
         "" if config.context == "default" => default_context(config),
-        "" => contexts.read(&config.context).map_err(told)?,
+        "" => contexts.read(&config.context)?,
         "default" => default_context(config),
-        from => contexts.read(from).map_err(told)?,
+        from => contexts.read(from)?,
     };
     let (mut context, tls) = context(contexts, &args.context, &args.docker, &base)?;
     context.describe(&args.description);
-    contexts.write_tls(&args.context, &tls).map_err(told)?;
-    contexts.write(&context).map_err(told)?;
+    contexts.write_tls(&args.context, &tls)?;
+    contexts.write(&context)?;
     done(&args.context, "created")
 }
 
@@ -93,16 +89,14 @@ pub(super) fn update(contexts: &Contexts, args: &UpdateArgs) -> Outcome {
     if args.context == "default" {
         return Err(Failure::new("\"default\" is a reserved context name"));
     }
-    let mut context = contexts.read(&args.context).map_err(told)?;
+    let mut context = contexts.read(&args.context)?;
     context.describe(&args.description);
     if !args.docker.is_empty() {
-        let (endpoint, tls) = settle(contexts, &args.docker).map_err(|why| {
-            Failure::new(format!("unable to create docker endpoint config: {why}"))
-        })?;
+        let (endpoint, tls) = settle(contexts, &args.docker)?;
         context.set_endpoint(endpoint);
-        contexts.write_tls(&args.context, &tls).map_err(told)?;
+        contexts.write_tls(&args.context, &tls)?;
     }
-    contexts.write(&context).map_err(told)?;
+    contexts.write(&context)?;
     done(&args.context, "updated")
 }
 
@@ -139,7 +133,7 @@ pub(super) fn rm(config: &Config, contexts: &Contexts, args: &RmArgs) -> Outcome
 
 pub(super) fn switch(dir: &Path, name: &str) -> Outcome {
     if name != "default" {
-        Contexts::new(dir).read(name).map_err(told)?;
+        Contexts::new(dir).read(name)?;
     }
     write_current(dir, name)?;
     print(&format!("{name}\n"))?;

@@ -20,6 +20,14 @@ pub(super) fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
 pub(super) fn settle(
     contexts: &Contexts,
     given: &[Vec<(String, String)>],
+) -> Result<(Endpoint, TlsMaterial), Failure> {
+    described(contexts, given)
+        .map_err(|why| Failure::new(format!("unable to create docker endpoint config: {why}")))
+}
+
+fn described(
+    contexts: &Contexts,
+    given: &[Vec<(String, String)>],
 ) -> Result<(Endpoint, TlsMaterial), String> {
     let given: BTreeMap<&str, &str> = given
         .iter()
@@ -73,16 +81,13 @@ pub(super) fn context(
     if docker.is_empty() {
         let tls = match current.name.as_str() {
             "default" => TlsMaterial::default(),
-            name => contexts
-                .read_tls(name)
-                .map_err(|error| Failure::new(error.to_string()))?,
+            name => contexts.read_tls(name)?,
         };
         let mut context = current.clone();
         context.name = name.to_string();
         return Ok((context, tls));
     }
-    let (endpoint, tls) = settle(contexts, docker)
-        .map_err(|why| Failure::new(format!("unable to create docker endpoint config: {why}")))?;
+    let (endpoint, tls) = settle(contexts, docker)?;
     Ok((Context::new(name, "", endpoint), tls))
 }
 
@@ -94,7 +99,7 @@ mod tests {
     fn pairs_are_read_and_checked() {
         let dir = tempfile::tempdir().unwrap();
         let contexts = Contexts::new(dir.path());
-        let settle = |text: &str| settle(&contexts, &[pairs(text).unwrap()]);
+        let settle = |text: &str| described(&contexts, &[pairs(text).unwrap()]);
         assert_eq!(
             settle("host=tcp://x:1,skip-tls-verify=true").unwrap().0,
             Endpoint::new("tcp://x:1".to_string(), true)

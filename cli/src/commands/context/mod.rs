@@ -36,13 +36,12 @@ pub(crate) fn run(global: &Global, verb: Verb) -> Outcome {
         Err(_) => Config::load(&Global {
             context: Some("default".to_string()),
             ..global.clone()
-        })
-        .map_err(|error| Failure::new(error.to_string()))?,
+        })?,
     };
     let contexts = Contexts::new(&lenient.dir);
     match verb {
         Verb::Show(_) => {
-            let config = Config::load(global).map_err(|error| Failure::new(error.to_string()))?;
+            let config = Config::load(global)?;
             print(&format!("{}\n", config.context))?;
             Ok(0)
         }

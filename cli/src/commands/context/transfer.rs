@@ -33,9 +33,7 @@ pub(crate) struct ImportArgs {
 }
 
 pub(super) fn export(contexts: &Contexts, args: &ExportArgs) -> Outcome {
-    let tar = contexts
-        .export(&args.context)
-        .map_err(|error| Failure::new(error.to_string()))?;
+    let tar = contexts.export(&args.context)?;
     let named = format!("{}.dockercontext", args.context);
     let file = args.file.as_deref().unwrap_or(&named);
     if file == "-" {
@@ -73,6 +71,6 @@ pub(super) fn import(contexts: &Contexts, args: &ImportArgs) -> Outcome {
             contexts.import(&args.context, file)
         }
     };
-    imported.map_err(|error| Failure::new(error.to_string()))?;
+    imported?;
     done(&args.context, "imported")
 }
