@@ -157,6 +157,36 @@ fn bodies_filters_and_missing_things() {
     assert_eq!(info["LiveRestoreEnabled"], true, "{info}");
 }
 
+/// A client that still writes its body gets the answer, and keeps its connection, though nobody wants the body.
+#[test]
+fn an_unwanted_body_is_read_before_the_answer() {
+    let daemon = Daemon::start();
+    let mut stream = UnixStream::connect(daemon.socket()).unwrap();
+    for _ in 0..2 {
+        write!(
+            stream,
+            "POST /swarm/init HTTP/1.1\r\nHost: d\r\nContent-Length: 200000\r\n\r\n"
+        )
+        .unwrap();
+        for _ in 0..200 {
+            stream.write_all(&[b' '; 1000]).unwrap();
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 503");
+        // the rest of the answer, up to the end of its JSON object
+        let mut byte = [0];
+        while byte != *b"}" {
+            stream.read_exact(&mut byte).unwrap();
+        }
+        // the new line after the object, if there is one, is not waited for
+        stream.set_nonblocking(true).unwrap();
+        let _ = stream.read(&mut byte);
+        stream.set_nonblocking(false).unwrap();
+    }
+}
+
 #[test]
 fn the_control_service_shares_the_socket() {
     let daemon = Daemon::start();

@@ -13,6 +13,7 @@ pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod hijack;
 pub(crate) mod images;
+pub(crate) mod leftover;
 pub(crate) mod networks;
 pub(crate) mod registry;
 pub(crate) mod request;
@@ -34,6 +35,8 @@ use tower::Service;
 
 use crate::App;
 use crate::backend::TRACE;
+
+use leftover::Leftover;
 
 pub(crate) use request::{Json, Params, Version};
 
@@ -66,7 +69,13 @@ pub(crate) async fn serve(
     if control::is_grpc(&request) {
         return Ok(control::serve(control, request).await);
     }
-    let mut request = request.map(Body::new);
+    let leftover = Leftover::default();
+    // who waits for leave to send (100-continue) is not made to
+    let lend = !request.headers().contains_key(header::EXPECT);
+    let mut request = request.map(|body| match lend {
+        true => leftover.lend(Body::new(body)),
+        false => Body::new(body),
+    });
     let mut response = match route(request.uri()) {
         Ok((version, uri)) => {
             *request.uri_mut() = uri;
@@ -80,6 +89,7 @@ pub(crate) async fn serve(
         }
         Err(answer) => *answer,
     };
+    leftover.drain().await;
     common_headers(response.headers_mut());
     Ok(response)
 }
