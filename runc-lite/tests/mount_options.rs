@@ -93,16 +93,22 @@ fn the_roots_propagation_is_what_was_asked_for() {
 }
 
 #[test]
-fn mounts_of_the_host_come_in_where_the_container_is_a_slave_and_never_go_out() {
+fn mounts_of_the_host_come_in_where_the_container_is_a_slave_and_go_out_where_it_shares() {
     if !support::possible() {
         return;
     }
-    for (propagation, option, comes) in [
-        ("rslave", "rslave", true),
-        ("shared", "rshared", true),
-        ("rprivate", "rprivate", false),
-        ("", "rprivate", false),
-        ("", "rslave", true),
+    // As docker writes it for a volume with `rshared` or `rslave`, and other pairs.
+    for (propagation, option, comes, goes) in [
+        ("rslave", "rslave", true, false),
+        ("shared", "rshared", true, true),
+        ("rshared", "shared", true, true),
+        ("shared", "rslave", true, false),
+        ("shared", "rprivate", false, false),
+        ("shared", "ro", true, false),
+        ("rslave", "rshared", true, false),
+        ("rprivate", "rprivate", false, false),
+        ("", "rprivate", false, false),
+        ("", "rslave", true, false),
     ] {
         let mut b = Bundle::new("exec sleep 60");
         b.config["linux"]["rootfsPropagation"] = propagation.into();
@@ -112,14 +118,16 @@ fn mounts_of_the_host_come_in_where_the_container_is_a_slave_and_never_go_out() 
         b.mount("/m", "bind", "outer", &["rbind", option]);
         let id = &b.id;
         let script = format!(
-            "{TREE} mkdir $D/outer/late $D/outer/out; $RUN run -d {id} </dev/null >/dev/null 2>&1; \
+            "mkdir $D/outer; mount -t tmpfs outer $D/outer; {TREE} mkdir $D/outer/late $D/outer/out; $RUN run -d {id} </dev/null >/dev/null 2>&1; \
              mount -t tmpfs late $D/outer/late; touch $D/outer/late/came; \
              $RUN exec {id} ls /m/late; \
-             $RUN exec {id} mount -t tmpfs out /m/out; grep -c ' $D/outer/out ' /proc/self/mountinfo || true; \
-             $RUN delete -f {id}"
+             $RUN exec {id} mount -t tmpfs out /m/out; grep -c \" $D/outer/out \" /proc/self/mountinfo || true; \
+             $RUN delete -f {id}; grep -c \" $D/rootfs/\" /proc/self/mountinfo || true; \
+             test -e $D/outer/late/came && echo stays"
         );
         let out = on_a_host(&b, &script).code(0).out;
-        let expected = if comes { "came\n0\n" } else { "0\n" };
+        let came = if comes { "came\n" } else { "" };
+        let expected = format!("{came}{}\n0\nstays\n", u32::from(goes));
         assert_eq!(out, expected, "root {propagation}, mount {option}");
     }
 }

@@ -4,7 +4,8 @@
 //! program exists. The order matters:
 //!
 //! ```text
-//!  cut propagation to the host          nothing done here shows outside
+//!  cut propagation to the host          nothing done here shows outside, but for
+//!                                       volumes that the configuration shares
 //!  bind the rootfs onto itself          it becomes a mount that can be pivoted to
 //!  mounts of config.json, in order      -> mounts
 //!  device nodes and links in /dev       -> devices
@@ -46,6 +47,8 @@ pub(crate) struct Rootfs {
     bundle: PathBuf,
     /// Whether device nodes have to be bound instead of made.
     in_userns: bool,
+    /// Whether the host's mounts are still peers of ours.
+    shared: bool,
 }
 
 impl Rootfs {
@@ -56,27 +59,35 @@ impl Rootfs {
         bundle: &Path,
         in_userns: bool,
     ) -> Result<Self, StepError> {
-        let host_root = open_dir(Path::new("/"))?;
-        cut_propagation(&host_root, spec).doing(|| "cut mount propagation to the host")?;
-
         let at = open_dir(rootfs)?;
+        let shared = shares_with_host(spec);
+        if shared {
+            // The root, and what comes onto it, must not show on the host.
+            set_around(&at, libc::MS_PRIVATE)
+                .doing(|| format!("make the mount around {} private", rootfs.display()))?;
+        } else {
+            let host_root = open_dir(Path::new("/"))?;
+            cut_propagation(&host_root, spec).doing(|| "cut mount propagation to the host")?;
+        }
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::AT_RECURSIVE
             | OpenTreeFlags::AT_EMPTY_PATH
             | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let tree = open_tree(&at, "", flags)
             .doing(|| format!("clone mounts of rootfs {}", rootfs.display()))?;
-        // pivot_root refuses a shared parent and a shared new root.
-        let private = MountAttr {
-            propagation: libc::MS_PRIVATE,
-            ..MountAttr::default()
-        };
+        if shared {
+            set_attr(&tree, true, &becoming(libc::MS_SLAVE))
+                .doing(|| "cut the root off from the host")?;
+        }
         attach(&tree, &at).doing(|| format!("bind rootfs {}", rootfs.display()))?;
-        set_attr(&tree, false, &private).doing(|| "make rootfs mount private")?;
+        // pivot_root refuses a shared parent and a shared new root.
+        set_attr(&tree, false, &becoming(libc::MS_PRIVATE))
+            .doing(|| "make rootfs mount private")?;
         Ok(Self {
             fd: tree,
             bundle: bundle.to_owned(),
             in_userns,
+            shared,
         })
     }
 
@@ -92,8 +103,12 @@ impl Rootfs {
         // With both arguments the current directory, the old root ends up
         // mounted over the new one, so that no directory is needed for it.
         rustix::process::pivot_root(".", ".").doing(|| "pivot_root")?;
-        // Unmounting does not reach the host: the old root was made slave or
-        // private with everything else at the start.
+        // Unmounting must not reach the host: what is not slave or private since
+        // the start becomes so now. Volumes that are shared are copies, and stay.
+        if self.shared {
+            set_attr(&old, true, &becoming(libc::MS_SLAVE))
+                .doing(|| "cut the old root off from the host")?;
+        }
         rustix::process::fchdir(&old).doing(|| "change to the old root")?;
         unmount(".", UnmountFlags::DETACH).doing(|| "detach the old root")?;
         rustix::process::chdir("/").doing(|| "change to /")
@@ -103,6 +118,12 @@ impl Rootfs {
     /// the root mount over `/`.
     pub(crate) fn move_root(&self) -> Result<(), StepError> {
         let slash = open_dir(Path::new("/"))?;
+        if self.shared {
+            set_attr(&slash, true, &becoming(libc::MS_SLAVE))
+                .doing(|| "cut the old root off from the host")?;
+            set_attr(&self.fd, false, &becoming(libc::MS_PRIVATE))
+                .doing(|| "make rootfs mount private")?;
+        }
         attach(&self.fd, &slash).doing(|| "move the root mount to /")?;
         rustix::process::fchdir(&self.fd).doing(|| "change to the new root")?;
         rustix::process::chroot(".").doing(|| "chroot to the new root")?;
@@ -112,11 +133,7 @@ impl Rootfs {
     /// Last: the root's own propagation and read-only flag.
     pub(crate) fn seal(&self, spec: &Spec) -> Result<(), StepError> {
         if let Some((flag, below)) = options::propagation_flag(&spec.linux.rootfs_propagation) {
-            let attr = MountAttr {
-                propagation: flag,
-                ..MountAttr::default()
-            };
-            set_attr(&self.fd, below, &attr)
+            set_attr(&self.fd, below, &becoming(flag))
                 .doing(|| format!("make the root {}", spec.linux.rootfs_propagation))?;
         }
         if spec.root.as_ref().is_some_and(|r| r.readonly) {
@@ -130,21 +147,54 @@ impl Rootfs {
     }
 }
 
+/// Whether volumes of the container are to be shared with the host both ways: a
+/// mount can only become a peer of the host's where nothing was cut before.
+fn shares_with_host(spec: &Spec) -> bool {
+    let root = options::propagation_flag(&spec.linux.rootfs_propagation);
+    root.is_some_and(|(flag, _)| flag == libc::MS_SHARED)
+}
+
 /// Keeps what happens to a tree of mounts from the host. Slave lets mounts of the
-/// host come in where the container asks to be slave or shared; everything else is
-/// cut off.
+/// host come in, unless the configuration wants the root private.
 pub(crate) fn cut_propagation(tree: &OwnedFd, spec: &Spec) -> std::io::Result<()> {
     let (flag, _) =
         options::propagation_flag(&spec.linux.rootfs_propagation).unwrap_or((libc::MS_SLAVE, true));
-    let keep_incoming = flag == libc::MS_SLAVE || flag == libc::MS_SHARED;
-    let attr = MountAttr {
-        propagation: match keep_incoming {
-            true => libc::MS_SLAVE,
-            false => libc::MS_PRIVATE,
-        },
-        ..MountAttr::default()
+    let cut = match flag {
+        libc::MS_SLAVE | libc::MS_SHARED => libc::MS_SLAVE,
+        _ => libc::MS_PRIVATE,
     };
-    set_attr(tree, true, &attr)
+    set_attr(tree, true, &becoming(cut))
+}
+
+/// Sets the propagation of the mount that a directory lies on.
+fn set_around(dir: &OwnedFd, propagation: u64) -> std::io::Result<()> {
+    let mut at = dir.try_clone()?;
+    loop {
+        match set_attr(&at, false, &becoming(propagation)) {
+            // Not where a mount begins: so it begins above.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let above = rustix::fs::openat(&at, "..", flags, Mode::empty())?;
+                let same = |a: &rustix::fs::Stat, b: &rustix::fs::Stat| {
+                    (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+                };
+                if same(&rustix::fs::fstat(&above)?, &rustix::fs::fstat(&at)?) {
+                    // Our root directory is no mount: we are in a chroot.
+                    return Err(e);
+                }
+                at = above;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// A change of propagation alone.
+fn becoming(propagation: u64) -> MountAttr {
+    MountAttr {
+        propagation,
+        ..MountAttr::default()
+    }
 }
 
 /// Attaches a mount (detached or not) on an open directory or file.

@@ -12,10 +12,10 @@ use rustix::mount::{
 };
 
 use super::options::Options;
-use super::{Rootfs, attach, clone_mount, copy_up, path};
+use super::{Rootfs, attach, becoming, clone_mount, copy_up, path};
 use crate::error::{Doing as _, StepError};
 use crate::spec::Mount;
-use crate::sys::mount::{MountAttr, set_attr};
+use crate::sys::mount::set_attr;
 
 impl Rootfs {
     /// Makes one mount (all kinds but `cgroup`, see [`super::Rootfs::mount_cgroups`]).
@@ -29,6 +29,9 @@ impl Rootfs {
             (Some(tree), _) => self.bind(mount, &options, tree),
             (None, Some(recursive)) => {
                 let tree = bind_source(mount, &self.bundle, recursive)?;
+                if self.shared {
+                    cut_unless_shared(&tree, mount, &options)?;
+                }
                 self.bind(mount, &options, &tree)
             }
             (None, None) => self.fresh(mount, &options),
@@ -181,6 +184,16 @@ pub(crate) fn bind_source(
     clone_mount(&source, recursive).doing(|| describe(mount))
 }
 
+/// What the configuration does not share must not show on the host.
+fn cut_unless_shared(tree: &OwnedFd, mount: &Mount, options: &Options) -> Result<(), StepError> {
+    let mut asked = options.propagation.iter();
+    if asked.any(|(flag, _)| *flag == libc::MS_SHARED) {
+        return Ok(());
+    }
+    set_attr(tree, true, &becoming(libc::MS_SLAVE))
+        .doing(|| format!("{}: cut propagation to the host", describe(mount)))
+}
+
 /// Sets one `key=value` or `flag` of a file system being configured.
 pub(super) fn set_option(fs: BorrowedFd<'_>, word: &str) -> rustix::io::Result<()> {
     match word.split_once('=') {
@@ -203,11 +216,7 @@ fn change(mount: &OwnedFd, options: &Options) -> std::io::Result<()> {
 /// Propagation is set once the mount is in place.
 fn propagate(mounted: &OwnedFd, mount: &Mount, options: &Options) -> Result<(), StepError> {
     for (flag, below) in &options.propagation {
-        let attr = MountAttr {
-            propagation: *flag,
-            ..MountAttr::default()
-        };
-        set_attr(mounted, *below, &attr)
+        set_attr(mounted, *below, &becoming(*flag))
             .doing(|| format!("{}: set propagation", describe(mount)))?;
     }
     Ok(())
