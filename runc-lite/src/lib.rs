@@ -35,6 +35,7 @@ pub(crate) mod channel;
 pub(crate) mod commands;
 pub(crate) mod console;
 pub(crate) mod create;
+pub(crate) mod criu;
 pub(crate) mod error;
 #[cfg(test)]
 mod fuzz;

@@ -124,6 +124,9 @@ pub(crate) struct State {
     /// Whether systemd made the cgroups.
     #[serde(default)]
     pub(crate) systemd_cgroup: bool,
+    /// Whether it comes from a checkpoint: its process never executed anything.
+    #[serde(default)]
+    pub(crate) restored: bool,
     /// Whether there are poststop hooks to run.
     #[serde(default)]
     pub(crate) has_poststop: bool,
@@ -301,7 +304,7 @@ impl StateDir {
             None => Status::Stopped,
             Some(s) if s.is_dead() => Status::Stopped,
             Some(_) if self.is_frozen(state) => Status::Paused,
-            Some(s) if s.not_executed() => Status::Created,
+            Some(s) if s.not_executed() && !state.restored => Status::Created,
             Some(_) => Status::Running,
         }
     }

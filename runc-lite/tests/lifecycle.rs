@@ -169,7 +169,9 @@ fn bad_ids_and_bad_options() {
             && version.contains("\ncommit: ")
             && version.contains("\nspec: 1.2.0")
     );
-    b.call(&["checkpoint", "x"]).code(1).says("not supported");
+    for command in ["checkpoint", "update", "ps", "pause"] {
+        b.call(&[command, "x"]).code(1).says("does not exist");
+    }
     b.call(&["delete", "--force", "never-was"]).code(0);
 }
 

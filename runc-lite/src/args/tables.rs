@@ -143,33 +143,61 @@ const UPDATE: &[Opt] = &[
     ),
 ];
 
-const CHECKPOINT: &[Opt] = &[
-    value(&["image-path"], "directory of the image"),
+/// Of checkpoint and restore.
+const IMAGE: &[Opt] = &[
+    value(
+        &["image-path"],
+        "directory of the image (default: checkpoint)",
+    ),
     value(&["work-path"], "directory of work files and logs"),
-    value(&["parent-path"], "earlier image of a pre-dump"),
-    switch(&["leave-running"], "leave the process running"),
     switch(&["tcp-established"], "allow open TCP connections"),
-    switch(&["tcp-skip-in-flight"], "skip connections in flight"),
-    switch(&["link-remap"], "allow remapping of unlinked files"),
     switch(&["ext-unix-sk"], "allow external unix sockets"),
     switch(&["shell-job"], "allow shell jobs"),
-    switch(&["lazy-pages"], "restore memory lazily"),
+    switch(&["lazy-pages"], "move memory when it is needed"),
+    switch(&["file-locks"], "handle file locks"),
+    value(
+        &["manage-cgroups-mode"],
+        "soft (default), full, strict or ignore",
+    ),
+    value(
+        &["empty-ns"],
+        "make a namespace without its properties (network)",
+    ),
+    switch(&["auto-dedup"], "remove duplicate memory images"),
+];
+
+const CHECKPOINT: &[Opt] = &[
+    value(
+        &["parent-path"],
+        "earlier image of a pre-dump, relative to the new one",
+    ),
+    switch(&["leave-running"], "leave the process running"),
+    switch(&["tcp-skip-in-flight"], "skip connections in flight"),
+    switch(&["link-remap"], "allow remapping of unlinked files"),
     value(
         &["status-fd"],
         "descriptor that tells when lazy pages are ready",
     ),
     value(&["page-server"], "ADDRESS:PORT of the page server"),
-    switch(&["file-locks"], "handle file locks"),
     switch(&["pre-dump"], "dump memory only and go on"),
-    value(&["manage-cgroups-mode"], "soft, full or strict"),
-    value(&["empty-ns"], "make a namespace without its properties"),
-    switch(&["auto-dedup"], "remove duplicate memory images"),
-    switch(&["no-subreaper"], "do not reap reparented processes"),
-    switch(&["no-pivot"], "move the root instead of pivot_root"),
-    switch(&["detach", "d"], "do not wait"),
-    value(&["bundle", "b"], "bundle directory"),
-    value(&["console-socket"], "socket that receives the terminal"),
+];
+
+const RESTORE: &[Opt] = &[
+    value(
+        &["bundle", "b"],
+        "bundle directory (default: current directory)",
+    ),
+    value(
+        &["console-socket"],
+        "socket that receives the master side of the terminal",
+    ),
+    switch(&["detach", "d"], "do not wait for the container's process"),
     value(&["pid-file"], "file to write the process id to"),
+    switch(&["no-subreaper"], "do not reap reparented processes"),
+    switch(
+        &["no-pivot"],
+        "accepted; criu makes the root in its own way",
+    ),
     value(&["lsm-profile"], "security profile, as TYPE:NAME"),
     value(&["lsm-mount-context"], "security context of mounts"),
 ];
@@ -198,7 +226,7 @@ pub(crate) static COMMANDS: &[CommandTable] = &[
         "checkpoint a running container",
         "<container-id>",
         (1, 1),
-        &[CHECKPOINT, HELP],
+        &[IMAGE, CHECKPOINT, HELP],
     ),
     table(
         "create",
@@ -291,7 +319,7 @@ pub(crate) static COMMANDS: &[CommandTable] = &[
         "restore a container from a checkpoint",
         "<container-id>",
         (1, 1),
-        &[CHECKPOINT, HELP],
+        &[IMAGE, RESTORE, HELP],
     ),
     table(
         "resume",

@@ -39,9 +39,9 @@ pub(super) fn run() -> Result<(), CommandError> {
         "annotations": {
             "io.runc-lite.version": env!("CARGO_PKG_VERSION"),
             "io.runc-lite.commit": env!("RUNC_LITE_COMMIT"),
-            "org.opencontainers.runc.checkpoint.enabled": "false",
+            "org.opencontainers.runc.checkpoint.enabled": "true",
         },
-        "potentiallyUnsafeConfigAnnotations": [],
+        "potentiallyUnsafeConfigAnnotations": ["org.criu.config", "org.systemd.property."],
     });
     let text = serde_json::to_string_pretty(&features)
         .map_err(std::io::Error::from)

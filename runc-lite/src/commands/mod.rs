@@ -1,6 +1,7 @@
 //! The commands: one file each. Here: the global options, the table, and what
 //! an error looks like from outside.
 
+mod checkpoint;
 mod create;
 mod delete;
 mod events;
@@ -12,6 +13,7 @@ mod kill;
 mod list;
 mod pause;
 mod ps;
+mod restore;
 mod run;
 pub(crate) mod signals;
 mod spec;
@@ -26,6 +28,7 @@ use crate::bundle::BundleError;
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::channel::InitFailure;
 use crate::create::CreateError;
+use crate::criu::CriuError;
 use crate::error::{StepError, chain};
 use crate::hooks::HookError;
 use crate::log::{self, Format};
@@ -51,6 +54,8 @@ pub(crate) enum CommandError {
     Bundle(#[from] BundleError),
     #[error(transparent)]
     Validate(#[from] ValidateError),
+    #[error(transparent)]
+    Criu(#[from] CriuError),
     #[error(transparent)]
     Hook(#[from] HookError),
     #[error(transparent)]
@@ -85,6 +90,8 @@ pub(crate) struct Context {
     pub(crate) systemd_cgroup: bool,
     /// Leave out cgroup hierarchies that we may not write.
     pub(crate) rootless: bool,
+    /// Path or name of criu.
+    pub(crate) criu: Option<String>,
 }
 
 impl Context {
@@ -106,6 +113,7 @@ impl Context {
             root,
             systemd_cgroup: global.switch("systemd-cgroup"),
             rootless,
+            criu: global.value("criu").map(str::to_owned),
         }
     }
 
@@ -232,6 +240,7 @@ fn dispatch(table: &CommandTable, args: &[String], context: &Context) -> Result<
     // Nothing here is to be readable by others.
     crate::sys::process::umask(0o077);
     let done = match table.name {
+        "checkpoint" => checkpoint::run(context, &parsed),
         "create" => create::run(context, &parsed),
         "delete" => delete::run(context, &parsed),
         "events" => events::run(context, &parsed),
@@ -241,6 +250,7 @@ fn dispatch(table: &CommandTable, args: &[String], context: &Context) -> Result<
         "list" => list::run(context, &parsed),
         "pause" => pause::pause(context, &parsed),
         "ps" => ps::run(context, &parsed),
+        "restore" => return restore::run(context, &parsed),
         "resume" => pause::resume(context, &parsed),
         "run" => return run::run(context, &parsed),
         "spec" => spec::run(&parsed),

@@ -18,6 +18,7 @@ mod attend;
 pub(crate) mod id_maps;
 pub(crate) mod listener;
 pub(crate) mod net_devices;
+pub(crate) mod restore;
 mod spawn;
 
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -28,6 +29,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use crate::bundle::{Bundle, BundleError};
 use crate::cgroup::{Cgroup, CgroupError, Placement};
 use crate::channel::{self, ChannelError, InitFailure, Stage};
+use crate::criu::CriuError;
 use crate::error::{Doing as _, StepError};
 use crate::hooks::HookError;
 use crate::init::{InitJob, gate::Gate};
@@ -87,6 +89,8 @@ pub(crate) enum CreateError {
     Cgroup(#[from] CgroupError),
     #[error("unable to compile the seccomp profile")]
     Seccomp(#[from] SeccompError),
+    #[error(transparent)]
+    Criu(#[from] CriuError),
     #[error(transparent)]
     Hook(#[from] HookError),
     #[error(transparent)]

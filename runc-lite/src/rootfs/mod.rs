@@ -91,6 +91,16 @@ impl Rootfs {
         })
     }
 
+    /// A root that is a mount already, prepared for somebody else to complete.
+    pub(crate) fn over(fd: OwnedFd, bundle: &Path) -> Self {
+        Self {
+            fd,
+            bundle: bundle.to_owned(),
+            in_userns: false,
+            shared: false,
+        }
+    }
+
     /// The root directory.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -198,13 +208,13 @@ fn becoming(propagation: u64) -> MountAttr {
 }
 
 /// Attaches a mount (detached or not) on an open directory or file.
-fn attach(mount: impl AsFd, target: impl AsFd) -> rustix::io::Result<()> {
+pub(crate) fn attach(mount: impl AsFd, target: impl AsFd) -> rustix::io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, "", target, "", flags)
 }
 
 /// A detached copy of the mount at an open file or directory.
-fn clone_mount(of: impl AsFd, recursive: bool) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn clone_mount(of: impl AsFd, recursive: bool) -> rustix::io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::AT_EMPTY_PATH
         | OpenTreeFlags::OPEN_TREE_CLOEXEC;
@@ -214,7 +224,7 @@ fn clone_mount(of: impl AsFd, recursive: bool) -> rustix::io::Result<OwnedFd> {
     open_tree(of, "", flags)
 }
 
-fn open_dir(path: &Path) -> Result<OwnedFd, StepError> {
+pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd, StepError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(CWD, path, flags, Mode::empty())
         .doing(|| format!("open directory {}", path.display()))

@@ -134,7 +134,7 @@ impl Rootfs {
 
     /// The directory a mount goes on. For proc and sysfs it must be what its
     /// path says, as links there have been used to fool runtimes.
-    fn target_dir(&self, mount: &Mount) -> Result<OwnedFd, StepError> {
+    pub(crate) fn target_dir(&self, mount: &Mount) -> Result<OwnedFd, StepError> {
         let dest = mount.destination.as_str();
         if mount.kind == "proc" || mount.kind == "sysfs" {
             let found = path::open_without_links(self.fd(), dest, OFlags::PATH | OFlags::DIRECTORY);
@@ -203,7 +203,7 @@ pub(super) fn set_option(fs: BorrowedFd<'_>, word: &str) -> rustix::io::Result<(
 }
 
 /// Sets the attributes of a mount and of those below.
-fn change(mount: &OwnedFd, options: &Options) -> std::io::Result<()> {
+pub(crate) fn change(mount: &OwnedFd, options: &Options) -> std::io::Result<()> {
     if !options.attr.is_empty() {
         set_attr(mount, false, &options.attr)?;
     }

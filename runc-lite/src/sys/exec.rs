@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd, OwnedFd, RawFd};
 
 /// Argument and environment arrays in the form execve takes.
 #[derive(Debug)]
@@ -67,6 +67,14 @@ pub(crate) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: it is open (checked above) and it is nobody's in this process:
     // callers take each inherited number once, at start.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Puts what `new` is open at under the number of `old`, where execve keeps it.
+pub(crate) fn replace(old: impl AsFd, new: impl AsFd) -> io::Result<()> {
+    let (old, new) = (old.as_fd().as_raw_fd(), new.as_fd().as_raw_fd());
+    // SAFETY: both are open, being borrowed. The number of `old` stays open and its
+    // owner's; only what it is open at changes, which no owner relies on for safety.
+    super::check(unsafe { libc::dup2(new, old) }.into()).map(drop)
 }
 
 /// Marks all descriptors from `first` on close-on-exec.
