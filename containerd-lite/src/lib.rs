@@ -28,6 +28,7 @@ mod filters;
 mod gc;
 mod listen;
 mod metadata;
+mod metrics;
 mod mount;
 mod notify;
 mod publish;
@@ -70,6 +71,14 @@ pub(crate) enum ServeError {
     /// A snapshotter cannot be opened.
     #[error(transparent)]
     Snapshots(#[from] snapshots::SnapshotError),
+    /// The address for metrics cannot be had.
+    #[error("listen on {address} for metrics")]
+    Metrics {
+        /// Which one.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The gRPC server ended by itself.
     #[error("serve grpc")]
     Serve(#[source] tonic::transport::Error),
@@ -134,6 +143,8 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         started_at: time::now(),
     });
     let (incoming, ttrpc) = listeners.grpc_stream()?;
+    let calls = metrics::Calls::new(config.metrics.histogram);
+    serve_metrics(&config, &calls, &runtime, &stop).await?;
     tokio::spawn(runtime::serve_shim_events(ttrpc, runtime, stop.clone()));
 
     notify::ready();
@@ -143,6 +154,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
         .trace_fn(span)
+        .layer(metrics::Count(calls))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, stop.cancelled());
     let outcome = tokio::select! {
@@ -154,6 +166,30 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     // It ends with the token; a collection under way is cut like by a kill.
     let _ = collector.await;
     outcome
+}
+
+/// Serves metrics beside the rest, if the configuration says where.
+async fn serve_metrics(
+    config: &Config,
+    calls: &Arc<metrics::Calls>,
+    runtime: &Arc<runtime::Runtime>,
+    stop: &CancellationToken,
+) -> Result<(), ServeError> {
+    let Some(address) = &config.metrics.address else {
+        return Ok(());
+    };
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(|source| ServeError::Metrics {
+            address: address.clone(),
+            source,
+        })?;
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!("serving metrics on {address}");
+    }
+    let metrics = metrics::Metrics::new(calls.clone(), runtime.clone());
+    tokio::spawn(metrics::serve(listener, metrics, stop.clone()));
+    Ok(())
 }
 
 /// The span of a call in our log, with the trace that the caller is in.

@@ -42,8 +42,8 @@ pub(super) struct Host {
 }
 
 /// The places of registry `host`, in the order in which they are asked.
-pub(super) fn hosts(host: &str, folder: Option<&Path>, scheme: &str) -> Result<Vec<Host>> {
-    let folder = folder.and_then(|folder| folder_of(folder, host));
+pub(super) fn hosts(host: &str, folders: &[PathBuf], scheme: &str) -> Result<Vec<Host>> {
+    let folder = folders.iter().find_map(|folder| folder_of(folder, host));
     let Some(folder) = folder else {
         return Ok(vec![own(host, scheme)]);
     };
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn without_configuration_the_name_says_it() {
-        let one = |host, scheme| hosts(host, None, scheme).unwrap().remove(0);
+        let one = |host, scheme| hosts(host, &[], scheme).unwrap().remove(0);
         assert_eq!(one("docker.io", "").base, "https://registry-1.docker.io/v2");
         assert_eq!(one("quay.io", "").base, "https://quay.io/v2");
         assert!(!one("quay.io", "").fallback);
@@ -321,7 +321,7 @@ server = "https://docker.io"
 "#,
         )
         .unwrap();
-        let all = hosts("docker.io", Some(dir.path()), "").unwrap();
+        let all = hosts("docker.io", &[dir.path().to_owned()], "").unwrap();
         assert_eq!(
             bases(&all),
             [
@@ -355,7 +355,9 @@ server = "https://docker.io"
         for name in ["a.crt", "b.cert", "b.key"] {
             std::fs::write(old.join(name), "").unwrap();
         }
-        let host = hosts("r.lan:5000", Some(dir.path()), "").unwrap().remove(0);
+        let host = hosts("r.lan:5000", &[dir.path().to_owned()], "")
+            .unwrap()
+            .remove(0);
         assert_eq!(host.authorities, [old.join("a.crt")]);
         assert_eq!(host.identity, Some((old.join("b.cert"), old.join("b.key"))));
         let default = dir.path().join("_default");
@@ -368,7 +370,7 @@ server = "https://docker.io"
             "x =",
         ] {
             std::fs::write(default.join("hosts.toml"), bad).unwrap();
-            let error = hosts("any.io", Some(dir.path()), "").unwrap_err();
+            let error = hosts("any.io", &[dir.path().to_owned()], "").unwrap_err();
             assert!(error.to_string().contains("hosts.toml"), "{error}");
         }
     }

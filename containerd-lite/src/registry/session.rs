@@ -30,8 +30,8 @@ const RESUMES: u32 = 4;
 /// How the registry is to be reached.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Options {
-    /// Folder with the configuration of hosts.
-    pub(crate) folder: Option<PathBuf>,
+    /// Folders with the configuration of hosts; the first that knows a host counts.
+    pub(crate) folders: Vec<PathBuf>,
     /// Scheme of hosts that have none in their configuration.
     pub(crate) scheme: String,
     /// Sent with every request.
@@ -70,7 +70,7 @@ pub(crate) struct Resolved {
 impl Session {
     /// Reads the configuration; nothing is connected yet.
     pub(crate) fn open(reference: Reference, options: &Options) -> Result<Self> {
-        let hosts = hosts(&reference.host, options.folder.as_deref(), &options.scheme)?;
+        let hosts = hosts(&reference.host, &options.folders, &options.scheme)?;
         let places = hosts.into_iter().map(Place::new).collect::<Result<_>>()?;
         Ok(Self {
             reference,

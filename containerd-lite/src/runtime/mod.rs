@@ -152,6 +152,17 @@ pub(crate) struct Origin {
     pub(crate) traceparent: Option<String>,
 }
 
+/// A task that runs, for those who only look at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Running {
+    /// Its namespace.
+    pub(crate) namespace: String,
+    /// Its id.
+    pub(crate) id: String,
+    /// Pid of its init.
+    pub(crate) pid: u32,
+}
+
 /// All tasks of this daemon.
 #[derive(Debug)]
 pub(crate) struct Runtime {
@@ -223,6 +234,25 @@ impl Runtime {
             .collect();
         found.sort_by(|a, b| a.id.cmp(&b.id));
         found
+    }
+
+    /// All tasks of all namespaces whose init runs, as far as we know; in order.
+    pub(crate) fn running(&self) -> Vec<Running> {
+        let tasks: Vec<Arc<Task>> = self.tasks().values().cloned().collect();
+        let mut running: Vec<Running> = tasks
+            .into_iter()
+            .filter(|task| matches!(task.life(), Life::Live(_) | Life::Adopting))
+            .filter_map(|task| {
+                let init = task.process(&ProcessRef::Init)?;
+                Some(Running {
+                    namespace: task.namespace.clone(),
+                    id: task.id.clone(),
+                    pid: init.pid.filter(|_| init.exit.is_none())?,
+                })
+            })
+            .collect();
+        running.sort_by(|a, b| (&a.namespace, &a.id).cmp(&(&b.namespace, &b.id)));
+        running
     }
 
     /// The task that a client asks for. One that is being adopted is waited for shortly.

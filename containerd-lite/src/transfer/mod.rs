@@ -122,8 +122,8 @@ pub(crate) struct Settings {
     pub(crate) downloads: usize,
     /// Layers of one push that are sent at one time.
     pub(crate) uploads: usize,
-    /// Folder with the configuration of registries, unless a client names one.
-    pub(crate) hosts: Option<PathBuf>,
+    /// Folders with the configuration of registries, unless a client names one; the first that knows a host counts.
+    pub(crate) hosts: Vec<PathBuf>,
 }
 
 impl Default for Settings {
@@ -131,7 +131,7 @@ impl Default for Settings {
         Self {
             downloads: 3,
             uploads: 3,
-            hosts: None,
+            hosts: Vec::new(),
         }
     }
 }
@@ -338,12 +338,12 @@ impl Job {
             "" => None,
             id => Some(Helper::new(self.parts.streams.take(&self.ns, id)?)),
         };
-        let folder = match resolver.host_dir.as_str() {
+        let folders = match resolver.host_dir.as_str() {
             "" => self.parts.settings.hosts.clone(),
-            folder => Some(folder.into()),
+            folder => vec![folder.into()],
         };
         Ok(Options {
-            folder,
+            folders,
             scheme: resolver.default_scheme,
             headers: resolver.headers.into_iter().collect(),
             helper,

@@ -36,6 +36,11 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts one, or says what is missing.
     pub(crate) async fn start() -> Option<Self> {
+        Self::start_with("").await
+    }
+
+    /// Starts one with a configuration file.
+    pub(crate) async fn start_with(config: &str) -> Option<Self> {
         let shim = PathBuf::from(std::env::var("LITE_TEST_SHIM").unwrap_or_else(|_| SHIM.into()));
         let engine = std::env::var("LITE_TEST_ENGINE").unwrap_or_else(|_| "runc".into());
         let busybox = BUSYBOX.iter().find(|path| Path::new(path).exists());
@@ -56,6 +61,7 @@ impl Daemon {
         }
         std::fs::copy(busybox.expect("checked"), rootfs.join("bin/busybox")).expect("busybox");
         std::os::unix::fs::symlink("busybox", rootfs.join("bin/sh")).expect("sh");
+        std::fs::write(folder.path().join("config.toml"), config).expect("configuration");
         let child = spawn(folder.path());
         let daemon = Self {
             folder,
@@ -143,6 +149,7 @@ impl Daemon {
             folder: self.folder.path().to_owned(),
             shim: self.shim.clone(),
             engine: self.engine.clone(),
+            resources: serde_json::json!({}),
         }
     }
 
@@ -211,6 +218,8 @@ pub(crate) struct Recipe {
     folder: PathBuf,
     shim: PathBuf,
     engine: String,
+    /// Limits, as the spec has them.
+    pub(crate) resources: serde_json::Value,
 }
 
 impl Recipe {
@@ -234,6 +243,7 @@ impl Recipe {
             },
             "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
             "linux": {
+                "resources": self.resources,
                 "cgroupsPath": format!("/lite-test-{}-{id}", self.folder.file_name().expect("name").to_string_lossy()),
                 "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}]
             }
@@ -311,7 +321,8 @@ fn spawn(folder: &Path) -> Child {
         .arg(path("state"))
         .arg("--address")
         .arg(path("c.sock"))
-        .args(["--config", "/dev/null"])
+        .arg("--config")
+        .arg(path("config.toml"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
