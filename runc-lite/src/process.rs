@@ -13,6 +13,9 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 /// has to be in step with it, and the program cannot set it.
 const PF_FORKNOEXEC: u64 = 0x40;
 
+/// The kernel's flag for its own threads.
+const PF_KTHREAD: u64 = 0x0020_0000;
+
 /// The fields of /proc/PID/stat used here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ProcStat {
@@ -53,6 +56,11 @@ impl ProcStat {
     /// Dead, or dead and not yet waited for.
     pub(crate) fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x')
+    }
+
+    /// Whether it is the kernel's own.
+    pub(crate) fn is_kernel_thread(&self) -> bool {
+        self.flags & PF_KTHREAD != 0
     }
 
     /// Whether it still runs the runtime's code.

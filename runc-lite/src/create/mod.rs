@@ -36,6 +36,7 @@ use crate::init::{InitJob, gate::Gate};
 use crate::log;
 use crate::namespaces::{NamespaceError, Plan};
 use crate::resctrl;
+use crate::rootfs::apart::{Apart, Sources};
 use crate::security::seccomp::{self, SeccompError};
 use crate::spec::{LinuxResources, Spec};
 use crate::state::{LockGuard, State, StateDir, StateError};
@@ -253,6 +254,19 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
     let (console, terminal) = console_ends(terminal, request.console_socket, request.foreground)?;
     let gate = request.gate.then(|| Gate::make(&dir)).transpose()?;
     let idmaps = id_maps::for_mounts(spec, &plan, &bundle.path)?;
+    let apart = match request.no_pivot {
+        true => None,
+        false => Apart::prepare(
+            Sources {
+                spec,
+                plan: &plan,
+                rootfs: &rootfs,
+                bundle: &bundle.path,
+                hierarchies: &hierarchies,
+            },
+            &idmaps,
+        ),
+    };
     let (parent_end, child_end) = channel::pair().doing(|| "make a socket pair")?;
     // No process of the container may look into the runtime's. With a new user
     // namespace the maps must be written first, so there the child does it.
@@ -269,6 +283,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
         hierarchies: &hierarchies,
         entry: &entry,
         idmaps: &idmaps,
+        apart: apart.as_ref(),
         console,
         parents: undo
             .lock

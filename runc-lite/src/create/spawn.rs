@@ -16,7 +16,11 @@ pub(super) fn spawn(
     parent_end: &ParentEnd,
     child_end: channel::ChildEnd,
 ) -> Result<(i32, OwnedFd, bool), CreateError> {
-    let flags = u64::from(job.plan.clone_flags);
+    let mut flags = u64::from(job.plan.clone_flags);
+    if job.apart.is_some() {
+        // The child makes it, from another one than ours.
+        flags &= !(libc::CLONE_NEWNS as u64);
+    }
     if !job.plan.needs_intermediate() {
         return match fork_into(flags, false, job.entry.clone_into())
             .doing(|| "clone into new namespaces")?

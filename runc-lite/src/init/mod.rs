@@ -19,6 +19,7 @@ use crate::cgroup::{Entry, HierarchyMount};
 use crate::channel::{ChildEnd, InitFailure, Stage};
 use crate::hooks;
 use crate::namespaces::{self, Plan};
+use crate::rootfs::apart::Apart;
 use crate::rootfs::{Rootfs, masks, sysctl};
 use crate::security::seccomp::Program;
 use crate::spec::Spec;
@@ -46,6 +47,8 @@ pub(crate) struct InitJob<'a> {
     pub(crate) entry: &'a Entry,
     /// Id-mapped mounts, made by the parent: index of the mount, detached tree.
     pub(crate) idmaps: &'a [(usize, OwnedFd)],
+    /// Everything from the host, where the mount namespace is not a copy of its.
+    pub(crate) apart: Option<&'a Apart>,
     /// Where the terminal goes.
     pub(crate) console: Option<OwnedFd>,
     /// Descriptors that are the parent's alone: its lock, which our copy would
@@ -144,7 +147,8 @@ fn prepare(job: &InitJob<'_>, channel: &ChildEnd) -> Result<Prepared, InitFailur
     }
     set_up_namespaces(job).at(Stage::Namespaces)?;
 
-    let rootfs = Rootfs::open(spec, job.rootfs, job.bundle, in_userns).at(Stage::Rootfs)?;
+    let rootfs =
+        Rootfs::open(spec, job.rootfs, job.bundle, in_userns, job.apart).at(Stage::Rootfs)?;
     let pid = mounts(job, &rootfs, channel)?;
     // With devices in place, as the hooks may want to change them.
     rootfs.populate_dev(spec).at(Stage::Rootfs)?;
@@ -227,17 +231,19 @@ fn mounts(job: &InitJob<'_>, rootfs: &Rootfs, channel: &ChildEnd) -> Result<i32,
         *pid = Some(told);
         Ok(told)
     };
+    let groups = job.apart.map_or(&[][..], Apart::groups);
     for (index, mount) in job.spec.mounts.iter().enumerate() {
         if mount.kind == "cgroup" {
             attach(&mut pid)?;
             rootfs
-                .mount_cgroups(mount, job.hierarchies, fresh)
+                .mount_cgroups(mount, job.hierarchies, fresh, groups)
                 .at(Stage::Rootfs)?;
         } else {
-            let prepared = job.idmaps.iter().find(|(i, _)| *i == index);
-            rootfs
-                .mount(mount, prepared.map(|(_, tree)| tree))
-                .at(Stage::Rootfs)?;
+            let mapped = job.idmaps.iter().find(|(i, _)| *i == index);
+            let prepared = mapped
+                .map(|(_, tree)| tree)
+                .or_else(|| job.apart.and_then(|a| a.bind(index)));
+            rootfs.mount(mount, prepared).at(Stage::Rootfs)?;
         }
     }
     attach(&mut pid)

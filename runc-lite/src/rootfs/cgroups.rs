@@ -22,12 +22,14 @@ use crate::spec::Mount;
 use crate::sys::mount::{MountAttr, set_attr};
 
 impl Rootfs {
-    /// Makes a mount of type `cgroup` from the container's hierarchies.
+    /// Makes a mount of type `cgroup` from the container's hierarchies. `ready` are
+    /// their mounts where they were made before, see [`super::apart`].
     pub(crate) fn mount_cgroups(
         &self,
         mount: &Mount,
         hierarchies: &[HierarchyMount],
         fresh: bool,
+        ready: &[OwnedFd],
     ) -> Result<(), StepError> {
         let what = || describe(mount);
         let options = Options::parse(&mount.options);
@@ -39,14 +41,16 @@ impl Rootfs {
         if let [unified] = hierarchies
             && unified.name.is_empty()
         {
-            let made = if fresh {
-                new_hierarchy("cgroup2", "")
-            } else {
-                bound(unified)
-            }
-            .doing(what)?;
-            set_attr(&made, false, &attrs).doing(what)?;
-            return attach(&made, &target).doing(what);
+            let made;
+            let tree = match ready.first() {
+                Some(tree) if !fresh => tree,
+                _ => {
+                    made = one(unified, "cgroup2", fresh).doing(what)?;
+                    &made
+                }
+            };
+            set_attr(tree, false, &attrs).doing(what)?;
+            return attach(tree, &target).doing(what);
         }
         let top = new_tmpfs().doing(what)?;
         for hierarchy in hierarchies {
@@ -58,18 +62,20 @@ impl Rootfs {
         }
         // The hierarchies can be mounted in the tmpfs only once it is attached.
         attach(&top, &target).doing(what)?;
-        for hierarchy in hierarchies {
+        for (index, hierarchy) in hierarchies.iter().enumerate() {
             let what = || format!("{}: {}", describe(mount), hierarchy.name);
-            let made = if fresh {
-                new_hierarchy("cgroup", &hierarchy.data)
-            } else {
-                bound(hierarchy)
-            }
-            .doing(what)?;
+            let made;
+            let tree = match ready.get(index) {
+                Some(tree) if !fresh => tree,
+                _ => {
+                    made = one(hierarchy, "cgroup", fresh).doing(what)?;
+                    &made
+                }
+            };
             // The names are our own of just now, in a mount that is ours alone;
             // without T_SYMLINKS a link would not be followed either.
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-            move_mount(&made, "", &top, hierarchy.name.as_str(), flags).doing(what)?;
+            move_mount(tree, "", &top, hierarchy.name.as_str(), flags).doing(what)?;
         }
         // All of them in one call. The container does not run yet.
         set_attr(&top, true, &attrs).doing(what)
@@ -95,6 +101,15 @@ fn new_hierarchy(kind: &str, data: &str) -> rustix::io::Result<OwnedFd> {
     }
     fsconfig_create(&fs)?;
     fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+}
+
+/// One hierarchy, detached.
+fn one(of: &HierarchyMount, kind: &str, fresh: bool) -> rustix::io::Result<OwnedFd> {
+    if fresh {
+        new_hierarchy(kind, &of.data)
+    } else {
+        bound(of)
+    }
 }
 
 fn bound(hierarchy: &HierarchyMount) -> rustix::io::Result<OwnedFd> {

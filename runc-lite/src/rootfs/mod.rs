@@ -20,6 +20,7 @@
 //! it appears, and it appears on a descriptor that was resolved inside the root
 //! ([`path`]). Linux 5.12 is the oldest kernel with all of them.
 
+pub(crate) mod apart;
 pub(crate) mod cgroups;
 pub(crate) mod copy_up;
 pub(crate) mod devices;
@@ -58,7 +59,16 @@ impl Rootfs {
         rootfs: &Path,
         bundle: &Path,
         in_userns: bool,
+        apart: Option<&apart::Apart>,
     ) -> Result<Self, StepError> {
+        if let Some(apart) = apart {
+            return Ok(Self {
+                fd: apart.enter()?,
+                bundle: bundle.to_owned(),
+                in_userns,
+                shared: false,
+            });
+        }
         let at = open_dir(rootfs)?;
         let shared = shares_with_host(spec);
         if shared {

@@ -39,6 +39,41 @@ pub(crate) fn set_idmap(fd: impl AsFd, recursive: bool, userns: BorrowedFd<'_>) 
     call(fd.as_fd(), recursive, &attr)
 }
 
+/// Whether the mount namespace has so many mounts. Kernels before Linux 6.8 do not tell:
+/// false.
+pub(crate) fn at_least(count: usize) -> bool {
+    /// The same number on all architectures.
+    const LISTMOUNT: libc::c_long = 458;
+    /// struct mnt_id_req, as it was at first.
+    #[repr(C)]
+    struct Request {
+        size: u32,
+        spare: u32,
+        mount: u64,
+        after: u64,
+    }
+    let request = Request {
+        size: std::mem::size_of::<Request>() as u32,
+        spare: 0,
+        // LSMT_ROOT: all below the root.
+        mount: u64::MAX,
+        after: 0,
+    };
+    let mut ids = vec![0_u64; count];
+    // SAFETY: the kernel reads `size` bytes of the request, which is its size, and
+    // writes at most `count` ids into `ids`, which has room for that many.
+    let found = unsafe {
+        libc::syscall(
+            LISTMOUNT,
+            &raw const request,
+            ids.as_mut_ptr(),
+            count,
+            0_u32,
+        )
+    };
+    usize::try_from(found).is_ok_and(|found| found >= count)
+}
+
 fn call(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> io::Result<()> {
     let mut flags = libc::AT_EMPTY_PATH;
     if recursive {
