@@ -11,9 +11,12 @@ fn a_life_in_all_its_states() {
     if !support::possible() {
         return;
     }
-    let b = Bundle::new("trap 'exit 3' TERM; while :; do sleep 0.1; done");
+    let mut b = Bundle::new("trap 'exit 3' TERM; while :; do sleep 0.1; done");
+    b.config["annotations"] = serde_json::json!({"org.example.a": "b", "other": ""});
     b.create().code(0);
     let state = b.state();
+    assert_eq!(state["annotations"], b.config["annotations"]);
+    assert_eq!(state["ociVersion"], b.config["ociVersion"]);
     assert_eq!(state["status"], "created");
     assert_eq!(state["id"], b.id.as_str());
     assert_eq!(

@@ -150,6 +150,64 @@ fn clocks_have_offsets() {
 }
 
 #[test]
+fn clocks_of_another_container_are_joined() {
+    if !support::possible() {
+        return;
+    }
+    let mut a = Bundle::new("exec sleep 100");
+    let time = |path: Option<String>| match path {
+        None => json!({"type": "time"}),
+        Some(path) => json!({"type": "time", "path": path}),
+    };
+    let list = |b: &mut Bundle, entry: serde_json::Value| {
+        let all = b.config["linux"]["namespaces"].as_array_mut().unwrap();
+        all.push(entry);
+    };
+    list(&mut a, time(None));
+    a.config["linux"]["timeOffsets"] =
+        json!({"boottime": {"secs": 1_000_000_000, "nanosecs": 5}, "monotonic": {"secs": 77}});
+    a.start();
+    let pid = a.state()["pid"].to_string();
+    let look =
+        "readlink /proc/self/ns/time; cut -d. -f1 /proc/uptime; cat /proc/self/timens_offsets";
+    let mut b = Bundle::new(look);
+    list(&mut b, time(Some(format!("/proc/{pid}/ns/time"))));
+    let out = b.run().code(0).out;
+    let mut lines = out.lines();
+    let theirs = a.exec(look).code(0).out;
+    assert_eq!(lines.next(), theirs.lines().next(), "{out} {theirs}");
+    let uptime: u64 = lines.next().unwrap().parse().unwrap();
+    assert!(uptime > 1_000_000_000, "{uptime}");
+    let rest: Vec<_> = lines
+        .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(rest, ["monotonic 77 0", "boottime 1000000000 5"]);
+    // Offsets belong to who makes the namespace.
+    let mut b = Bundle::new("true");
+    list(&mut b, time(None));
+    b.config["linux"]["timeOffsets"] = json!({"realtime": {"secs": 1}});
+    b.run().code(1).says("unknown clock \\\"realtime\\\"");
+}
+
+#[test]
+fn a_cgroup_namespace_is_joined() {
+    if !support::possible() {
+        return;
+    }
+    let a = Bundle::new("exec sleep 100");
+    a.start();
+    let pid = a.state()["pid"].to_string();
+    let mut b = Bundle::new("readlink /proc/self/ns/cgroup");
+    b.without_namespace("cgroup");
+    b.config["linux"]["namespaces"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"type": "cgroup", "path": format!("/proc/{pid}/ns/cgroup")}));
+    let there = std::fs::read_link(format!("/proc/{pid}/ns/cgroup")).unwrap();
+    assert_eq!(b.run().code(0).out.trim(), there.to_str().unwrap());
+}
+
+#[test]
 fn mistakes_in_the_list() {
     if !support::possible() {
         return;

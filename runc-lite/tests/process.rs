@@ -43,6 +43,37 @@ fn cpu_scheduling_is_the_configurations() {
     }
     let out = b.run().code(0).out;
     assert_eq!((stat(&out, POLICY), stat(&out, PRIORITY)), (2, 5), "{out}");
+    b.config["process"]["args"] = json!(["sleep", "60"]);
+    b.start();
+    let group = std::path::Path::new("/sys/fs/cgroup/cpu").join(&b.id);
+    for (file, value) in [("rt_period_us", "1000000"), ("rt_runtime_us", "1000")] {
+        // Where groups have real time of their own.
+        if let Ok(text) = std::fs::read_to_string(group.join(format!("cpu.{file}"))) {
+            assert_eq!(text.trim(), value, "{file}");
+        }
+    }
+}
+
+#[test]
+fn a_deadline_is_kept_or_refused_by_name() {
+    if !possible() {
+        return;
+    }
+    let mut b = Bundle::new("exec cat /proc/self/stat");
+    b.config["process"]["scheduler"] = json!({
+        "policy": "SCHED_DEADLINE", "flags": ["SCHED_FLAG_RESET_ON_FORK"],
+        "runtime": 1_000_000, "deadline": 10_000_000, "period": 20_000_000,
+    });
+    let said = b.run();
+    match said.code {
+        // What it asked for, as the kernel shows it: policy 6.
+        0 => assert_eq!(stat(&said.out, 41), 6, "{}", said.out),
+        // A kernel that has no room for it, or a cpuset that is not the whole machine.
+        _ => assert!(said.err.contains("SCHED_DEADLINE"), "{}", said.err),
+    }
+    b.config["process"]["scheduler"]["runtime"] = 30_000_000.into();
+    let said = b.run().code(1);
+    assert!(said.err.contains("scheduler"), "{}", said.err);
 }
 
 #[test]
@@ -196,6 +227,11 @@ fn what_cannot_be_is_refused_before_anything_is_made() {
             "/linux/personality",
             json!({"domain": "BSD"}),
             "invalid personality domain",
+        ),
+        (
+            "/linux/personality",
+            json!({"domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"]}),
+            "linux.personality.flags is not supported",
         ),
         (
             "/linux/memoryPolicy",

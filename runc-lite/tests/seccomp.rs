@@ -86,6 +86,49 @@ fn killing_actions_kill() {
     }
 }
 
+/// As the kernel is called: only strace shows them all.
+#[test]
+fn flags_are_handed_to_the_kernel() {
+    let strace = std::process::Command::new("strace").arg("-V").output();
+    if cannot_run() || (strace.is_err() && bundle::skip("needs strace")) {
+        return;
+    }
+    for (flags, shown) in [
+        (json!(null), "SECCOMP_FILTER_FLAG_SPEC_ALLOW"),
+        (json!([]), "0"),
+        (
+            json!(["SECCOMP_FILTER_FLAG_LOG"]),
+            "SECCOMP_FILTER_FLAG_LOG",
+        ),
+        (
+            json!(["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG"]),
+            "SECCOMP_FILTER_FLAG_TSYNC|SECCOMP_FILTER_FLAG_LOG",
+        ),
+    ] {
+        let c = Container::new("true", |config| {
+            let mut profile = refusing(json!([rule(&["mkdir"], "SCMP_ACT_ERRNO")]));
+            profile["flags"] = flags.clone();
+            filter(profile)(config);
+        });
+        let log = c.dir.path().join("calls");
+        let status = std::process::Command::new("strace")
+            .args(["-f", "-e", "trace=seccomp", "-o"])
+            .arg(&log)
+            .arg(env!("CARGO_BIN_EXE_runc-lite"))
+            .arg("--root")
+            .arg(c.dir.path().join("state"))
+            .args(["run", &c.id])
+            .current_dir(c.bundle())
+            .stdin(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let calls = std::fs::read_to_string(&log).unwrap();
+        let wanted = format!("SECCOMP_SET_MODE_FILTER, {shown}, ");
+        assert!(calls.contains(&wanted), "no {wanted:?} in {calls}");
+    }
+}
+
 #[test]
 fn arguments_decide() {
     if cannot_run() {

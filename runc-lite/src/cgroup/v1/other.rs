@@ -71,3 +71,61 @@ pub(in super::super) fn rdma_line(device: &str, limit: &LinuxRdma) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::spec::resources::LinuxNetwork;
+
+    /// Hierarchies that few machines have, as plain directories.
+    fn fake(root: &Path, files: &[(&str, &str)]) -> V1 {
+        for (controller, file) in files {
+            let dir = root.join(controller);
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::write(dir.join(file), "").unwrap();
+        }
+        let paths = files.iter().map(|(c, _)| ((*c).to_owned(), root.join(c)));
+        V1::load(&paths.collect())
+    }
+
+    #[test]
+    fn huge_pages_network_and_rdma_land_in_their_files() {
+        let root = tempfile::tempdir().unwrap();
+        let files = [
+            ("hugetlb", "hugetlb.2MB.limit_in_bytes"),
+            ("net_cls", "net_cls.classid"),
+            ("net_prio", "net_prio.ifpriomap"),
+            ("rdma", "rdma.max"),
+        ];
+        let v1 = fake(root.path(), &files);
+        let json = serde_json::json!({
+            "hugepageLimits": [{"pageSize": "2MB", "limit": 4096}],
+            "network": {"classID": 7, "priorities": [{"name": "eth0", "priority": 5}]},
+            "rdma": {"mlx": {"hcaHandles": 2, "hcaObjects": 3}},
+        });
+        let limits: LinuxResources = serde_json::from_value(json).unwrap();
+        set(&v1, &limits).unwrap();
+        let all = files.map(|(controller, file)| {
+            std::fs::read_to_string(root.path().join(controller).join(file)).unwrap()
+        });
+        let wanted = ["4096", "7", "eth0 5", "mlx hca_handle=2 hca_object=3"];
+        assert_eq!(all, wanted);
+    }
+
+    #[test]
+    fn what_is_absent_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let v1 = fake(root.path(), &[]);
+        let limits = LinuxResources {
+            network: Some(LinuxNetwork {
+                class_id: Some(1),
+                priorities: Vec::new(),
+            }),
+            ..LinuxResources::default()
+        };
+        let told = set(&v1, &limits).unwrap_err().to_string();
+        assert!(told.contains("linux.resources.network.classID"), "{told}");
+    }
+}

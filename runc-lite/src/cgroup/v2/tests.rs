@@ -120,6 +120,7 @@ fn everything_else_lands_in_its_file() {
         "memory.low",
         "rdma.max",
         "cpuset.cpus",
+        "cpuset.mems",
     ];
     let (_root, v2) = fake(&files);
     let limits = LinuxResources {
@@ -128,6 +129,7 @@ fn everything_else_lands_in_its_file() {
             quota: Some(5000),
             burst: Some(10),
             cpus: Some("0-1".into()),
+            mems: Some("0".into()),
             ..LinuxCpu::default()
         }),
         memory: Some(LinuxMemory {
@@ -167,7 +169,8 @@ fn everything_else_lands_in_its_file() {
             "1",
             "64",
             "mlx hca_handle=2 hca_object=3",
-            "0-1"
+            "0-1",
+            "0"
         ]
     );
 }
@@ -184,4 +187,157 @@ fn the_oom_count_and_the_kill_file_are_used() {
     v2.kill_all().unwrap();
     assert_eq!(content(&v2, "cgroup.kill"), "1");
     assert_eq!(clean("a//b"), Path::new("a/b"));
+}
+
+#[test]
+fn every_throttle_and_weight_has_its_key() {
+    let (_root, v2) = fake(&["io.max", "io.bfq.weight", "hugetlb.2MB.max", "cpu.idle"]);
+    let device = |rate| {
+        vec![LinuxThrottleDevice {
+            major: 8,
+            minor: 16,
+            rate,
+        }]
+    };
+    let throttles: [(LinuxBlockIo, &str); 4] = [
+        (
+            LinuxBlockIo {
+                throttle_read_bps_device: device(1),
+                ..LinuxBlockIo::default()
+            },
+            "8:16 rbps=1",
+        ),
+        (
+            LinuxBlockIo {
+                throttle_write_bps_device: device(2),
+                ..LinuxBlockIo::default()
+            },
+            "8:16 wbps=2",
+        ),
+        (
+            LinuxBlockIo {
+                throttle_read_iops_device: device(3),
+                ..LinuxBlockIo::default()
+            },
+            "8:16 riops=3",
+        ),
+        (
+            LinuxBlockIo {
+                throttle_write_iops_device: device(4),
+                ..LinuxBlockIo::default()
+            },
+            "8:16 wiops=4",
+        ),
+    ];
+    for (io, line) in throttles {
+        let limits = LinuxResources {
+            block_io: Some(io),
+            ..LinuxResources::default()
+        };
+        std::fs::write(v2.dir.path().join("io.max"), "").unwrap();
+        v2.set_limits(&limits).unwrap();
+        assert_eq!(content(&v2, "io.max"), line);
+    }
+    let limits = LinuxResources {
+        block_io: Some(LinuxBlockIo {
+            weight_device: vec![LinuxWeightDevice {
+                major: 8,
+                minor: 16,
+                weight: Some(300),
+                leaf_weight: None,
+            }],
+            ..LinuxBlockIo::default()
+        }),
+        hugepage_limits: vec![LinuxHugepageLimit {
+            page_size: "2MB".into(),
+            limit: 4096,
+        }],
+        cpu: Some(LinuxCpu {
+            idle: Some(1),
+            ..LinuxCpu::default()
+        }),
+        ..LinuxResources::default()
+    };
+    v2.set_limits(&limits).unwrap();
+    assert_eq!(content(&v2, "io.bfq.weight"), "8:16 300");
+    assert_eq!(content(&v2, "hugetlb.2MB.max"), "4096");
+    assert_eq!(content(&v2, "cpu.idle"), "1");
+}
+
+#[test]
+fn what_has_no_counterpart_is_passed_over_or_refused() {
+    let (_root, v2) = fake(&["memory.max"]);
+    // As other runtimes do: these have no meaning here.
+    let limits = LinuxResources {
+        memory: Some(LinuxMemory {
+            limit: Some(100),
+            swappiness: Some(7),
+            disable_oom_killer: Some(true),
+            use_hierarchy: Some(true),
+            kernel: Some(1),
+            kernel_tcp: Some(1),
+            ..LinuxMemory::default()
+        }),
+        cpu: Some(LinuxCpu {
+            realtime_period: Some(1000),
+            ..LinuxCpu::default()
+        }),
+        ..LinuxResources::default()
+    };
+    v2.set_limits(&limits).unwrap();
+    assert_eq!(content(&v2, "memory.max"), "100");
+    let refused = |limits: LinuxResources, text: &str| {
+        let told = v2.set_limits(&limits).unwrap_err().to_string();
+        assert!(told.contains(text), "{told}");
+    };
+    refused(
+        LinuxResources {
+            network: Some(LinuxNetwork {
+                class_id: Some(1),
+                priorities: Vec::new(),
+            }),
+            ..LinuxResources::default()
+        },
+        "a network controller on cgroup v2",
+    );
+    refused(
+        LinuxResources {
+            cpu: Some(LinuxCpu {
+                realtime_runtime: Some(100),
+                ..LinuxCpu::default()
+            }),
+            ..LinuxResources::default()
+        },
+        "no realtime groups",
+    );
+    refused(
+        LinuxResources {
+            block_io: Some(LinuxBlockIo {
+                leaf_weight: Some(100),
+                ..LinuxBlockIo::default()
+            }),
+            ..LinuxResources::default()
+        },
+        "a leaf weight on cgroup v2",
+    );
+}
+
+#[test]
+fn a_limit_below_what_is_used_is_refused_where_that_is_asked_for() {
+    let (_root, v2) = fake(&["memory.max"]);
+    std::fs::write(v2.dir.path().join("memory.current"), "5000\n").unwrap();
+    let limits = LinuxResources {
+        memory: Some(LinuxMemory {
+            limit: Some(4096),
+            check_before_update: Some(true),
+            ..LinuxMemory::default()
+        }),
+        ..LinuxResources::default()
+    };
+    let told = v2.set_limits(&limits).unwrap_err().to_string();
+    assert!(
+        told.contains("unable to set memory limit to 4096"),
+        "{told}"
+    );
+    assert_eq!(content(&v2, "memory.max"), "");
 }
