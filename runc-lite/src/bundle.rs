@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::files::clean;
 use crate::spec::Spec;
 
 /// Why a bundle is of no use.
@@ -23,6 +24,9 @@ pub(crate) enum BundleError {
     /// There is no root file system.
     #[error("invalid rootfs {}", path.display())]
     Rootfs { path: PathBuf, source: io::Error },
+    /// Its path leads elsewhere than it says.
+    #[error("invalid rootfs {}: not an absolute path, or a symlink", .0.display())]
+    RootfsLink(PathBuf),
 }
 
 /// A configuration and where it came from.
@@ -46,7 +50,7 @@ impl Bundle {
         };
         let dir = canonical(given).map_err(read)?;
         let config = dir.join("config.json");
-        let text = std::fs::read(&config).map_err(|source| match source.kind() {
+        let text = crate::files::read(&config).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => BundleError::Missing(dir.clone()),
             _ => BundleError::Read {
                 path: config.clone(),
@@ -61,11 +65,16 @@ impl Bundle {
         })
     }
 
-    /// The root file system, absolute and without links.
+    /// The root file system, absolute. A link in its path is refused: whoever made the
+    /// bundle's content, as an image's, would choose what becomes the root.
     pub(crate) fn rootfs(&self) -> Result<PathBuf, BundleError> {
         let root = self.spec.root.as_ref().map_or("", |r| r.path.as_str());
-        let path = self.path.join(root);
-        canonical(&path).map_err(|source| BundleError::Rootfs { path, source })
+        let path = Path::new("/").join(clean(self.path.join(root)));
+        match canonical(&path) {
+            Ok(found) if found == path => Ok(found),
+            Ok(_) => Err(BundleError::RootfsLink(path)),
+            Err(source) => Err(BundleError::Rootfs { path, source }),
+        }
     }
 }
 

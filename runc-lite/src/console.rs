@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use rustix::fs::{FileType, OFlags, fstat, makedev};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, makedev, openat2};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -38,17 +38,7 @@ pub(crate) fn take(
     size: Option<ConsoleSize>,
     console_mount: bool,
 ) -> Result<(), StepError> {
-    let master = path::open(root, "/dev/pts/ptmx", OFlags::RDWR | OFlags::NOCTTY)
-        .doing(|| "open /dev/pts/ptmx of the container")?;
-    let stat = fstat(&master).doing(|| "look at /dev/pts/ptmx of the container")?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice
-        || stat.st_rdev != makedev(5, 2)
-    {
-        return Err(StepError::refused(
-            "open a terminal",
-            "/dev/pts/ptmx is not a terminal multiplexer",
-        ));
-    }
+    let master = open_master(root)?;
     unlockpt(&master).doing(|| "unlock the terminal")?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let slave =
@@ -72,6 +62,32 @@ pub(crate) fn take(
     rustix::stdio::dup2_stdin(&slave).doing(|| "take the terminal as standard input")?;
     rustix::stdio::dup2_stdout(&slave).doing(|| "take the terminal as standard output")?;
     rustix::stdio::dup2_stderr(&slave).doing(|| "take the terminal as standard error")
+}
+
+/// A new terminal of the container's devpts. A node of the right number elsewhere
+/// would be one too, of whichever devpts is mounted beside it; so the directory must be
+/// the file system itself, and the node not covered by something else.
+fn open_master(root: BorrowedFd<'_>) -> Result<OwnedFd, StepError> {
+    const DEVPTS_MAGIC: i64 = 0x1cd1;
+    let refused = |why| Err(StepError::refused("open a terminal", why));
+    let pts = path::open(root, "/dev/pts", OFlags::PATH | OFlags::DIRECTORY)
+        .doing(|| "open /dev/pts of the container")?;
+    let found = fstatfs(&pts).doing(|| "look at /dev/pts of the container")?;
+    #[allow(clippy::unnecessary_cast, reason = "i64 on some targets only")]
+    if found.f_type as i64 != DEVPTS_MAGIC {
+        return refused("/dev/pts of the container is no devpts");
+    }
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let master = openat2(&pts, "ptmx", flags, Mode::empty(), how)
+        .doing(|| "open /dev/pts/ptmx of the container")?;
+    let stat = fstat(&master).doing(|| "look at /dev/pts/ptmx of the container")?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice
+        || stat.st_rdev != makedev(5, 2)
+    {
+        return refused("/dev/pts/ptmx is not a terminal multiplexer");
+    }
+    Ok(master)
 }
 
 /// Sends one descriptor with some bytes.

@@ -37,6 +37,7 @@ pub(crate) mod console;
 pub(crate) mod create;
 pub(crate) mod criu;
 pub(crate) mod error;
+pub(crate) mod files;
 #[cfg(test)]
 mod fuzz;
 pub(crate) mod hooks;

@@ -151,6 +151,27 @@ impl Group {
         })
     }
 
+    /// The group as it was recorded, if its directories are where such groups are:
+    /// what is elsewhere is neither written to nor removed.
+    pub(crate) fn trusted(&self) -> Result<&Self, StepError> {
+        const MAGIC: i64 = 0x0765_5821;
+        for path in [Some(&self.path), self.monitor.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            let what = || format!("use resource control group {}", path.display());
+            let parent = path.parent().unwrap_or(path);
+            match rustix::fs::statfs(parent) {
+                #[allow(clippy::unnecessary_cast, reason = "i64 on some targets only")]
+                Ok(found) if found.f_type as i64 == MAGIC => {}
+                Err(rustix::io::Errno::NOENT) => {}
+                Ok(_) => return Err(StepError::refused(what(), "it is not in resctrl")),
+                Err(e) => return Err(e).doing(what),
+            }
+        }
+        Ok(self)
+    }
+
     /// Moves a process in.
     pub(crate) fn enter(&self, pid: i32) -> Result<(), StepError> {
         for group in [Some(&self.path), self.monitor.as_ref()]
@@ -247,6 +268,7 @@ mod tests {
         assert!(Group::locate_at(root.path(), &rdt, "box").is_err());
         fs::remove_file(root.path().join("box/schemata")).unwrap();
         fs::remove_file(root.path().join("box/tasks")).unwrap();
+        assert!(group.trusted().is_err());
         group.remove().unwrap();
         assert!(!root.path().join("box").exists());
         group.remove().unwrap();

@@ -18,13 +18,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::files;
 use crate::process::{LiveProcess, ProcStat};
 
 /// Format of state.json.
@@ -51,6 +52,9 @@ pub(crate) enum StateError {
         id: String,
         source: serde_json::Error,
     },
+    /// The directory may have been filled by somebody else.
+    #[error("refuse state directory {}: {why}", path.display())]
+    Untrusted { path: PathBuf, why: String },
     /// A file could not be read or written.
     #[error("{doing} {}", path.display())]
     Io {
@@ -251,20 +255,38 @@ impl StateDir {
         rustix::fs::flock(&dir, FlockOperation::NonBlockingLockShared).is_err()
     }
 
+    /// Opens it. What is in it decides whom we kill and what we remove, so it must
+    /// be a directory of our own that nobody else can write to.
     fn open(&self) -> Result<File, StateError> {
-        File::open(&self.path).map_err(|e| match e.kind() {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(&self.path, flags, Mode::empty()).map_err(|e| match e {
+            rustix::io::Errno::NOENT => StateError::NotFound,
+            _ => self.io("open", &self.path, e.into()),
+        })?;
+        let found =
+            rustix::fs::fstat(&dir).map_err(|e| self.io("look at", &self.path, e.into()))?;
+        let me = rustix::process::geteuid().as_raw();
+        let why = match found.st_mode & 0o022 {
+            0 if found.st_uid == me => return Ok(dir.into()),
+            0 => format!("it belongs to user {}, not {me}", found.st_uid),
+            _ => format!("others can write to it (mode {:o})", found.st_mode & 0o7777),
+        };
+        let path = self.path.clone();
+        Err(StateError::Untrusted { path, why })
+    }
+
+    /// Reads a file of the directory, which is one of our own making.
+    pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>, StateError> {
+        let dir = self.open()?;
+        files::read_in(&dir, Path::new(name), OFlags::NOFOLLOW).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => StateError::NotFound,
-            _ => self.io("open", &self.path, e),
+            _ => self.io("read", &self.file(name), e),
         })
     }
 
     /// Reads the state.
     pub(crate) fn load(&self) -> Result<State, StateError> {
-        let path = self.file("state.json");
-        let bytes = fs::read(&path).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => StateError::NotFound,
-            _ => self.io("read", &path, e),
-        })?;
+        let bytes = self.read("state.json")?;
         let state: State = serde_json::from_slice(&bytes).map_err(|source| StateError::Parse {
             id: self.id.clone(),
             source,
@@ -290,7 +312,7 @@ impl StateDir {
     /// Writes a file of the directory atomically.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
         let path = self.file(name);
-        write_atomically(&path, bytes, 0o600).map_err(|e| self.io("write", &path, e))
+        files::write_atomically(&path, bytes, 0o600).map_err(|e| self.io("write", &path, e))
     }
 
     /// What the container is doing.
@@ -313,7 +335,8 @@ impl StateDir {
         let Some(saved) = &state.cgroup else {
             return false;
         };
-        crate::cgroup::Cgroup::load(saved).frozen().unwrap_or(false)
+        let cgroup = crate::cgroup::Cgroup::load(saved);
+        cgroup.and_then(|c| c.frozen()).unwrap_or(false)
     }
 
     /// Removes the directory and all in it; absent is fine.
@@ -331,25 +354,6 @@ impl StateDir {
             source,
         }
     }
-}
-
-/// Writes a file by a temporary neighbour and a rename.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(&temporary)
-        .and_then(|mut file| file.write_all(bytes))
-        .and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        // The first error is the one to report.
-        let _ = fs::remove_file(&temporary);
-    }
-    written
 }
 
 /// Refuses ids that are not plain names.

@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::dir::{self, Dir};
 use super::{CgroupError, Placement};
+pub(super) use crate::files::clean;
 
 const ROOT: &str = "/sys/fs/cgroup";
 const CGROUP_MAGIC: i64 = 0x0027_e0eb;
@@ -207,6 +208,33 @@ fn fs_type(path: &Path) -> Option<i64> {
     rustix::fs::statfs(path).ok().map(|s| s.f_type as i64)
 }
 
+/// Refuses a recorded directory that can be no container's cgroup: one elsewhere
+/// than below the root of a cgroup file system. What is gone already is fine.
+pub(super) fn check_recorded(path: &Path) -> Result<(), CgroupError> {
+    let refused = |why: &str| {
+        let why = format!("{} in state.json {why}", path.display());
+        Err(CgroupError::invalid("cgroup path", why))
+    };
+    let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+    let parent = match path.parent() {
+        Some(parent) if path.is_absolute() && path.components().all(plain) => parent,
+        _ => return refused("is not an absolute path without `..`"),
+    };
+    // No link can be in a cgroup file system, so what is in the parent is in it
+    // as well; and the root, which holds all processes, is in none.
+    match rustix::fs::statfs(parent) {
+        #[allow(clippy::unnecessary_cast, reason = "i64 on some targets only")]
+        Ok(found) if [CGROUP_MAGIC, CGROUP2_MAGIC].contains(&(found.f_type as i64)) => Ok(()),
+        Ok(_) => refused("is not below the root of a cgroup file system"),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(()),
+        Err(e) => Err(CgroupError::Io {
+            op: "look at",
+            path: parent.to_owned(),
+            source: e.into(),
+        }),
+    }
+}
+
 /// A mounted v1 hierarchy.
 #[derive(Debug, PartialEq)]
 struct Mount {
@@ -265,21 +293,6 @@ fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// A path without its root, `.` and `..`; it cannot lead out of where it is put.
-pub(super) fn clean(path: &str) -> PathBuf {
-    let mut out = PathBuf::new();
-    for part in Path::new(path).components() {
-        match part {
-            Component::Normal(name) => out.push(name),
-            Component::ParentDir => {
-                out.pop();
-            }
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    out
-}
-
 /// The parsers of this file on one text; gives how much they found.
 #[cfg(test)]
 pub(super) fn fuzzed(text: &str) -> usize {
@@ -315,6 +328,17 @@ mod tests {
         assert_eq!(clean("/docker/x"), Path::new("docker/x"));
         assert_eq!(clean("../../x/./y/../z"), Path::new("x/z"));
         assert_eq!(clean("/.."), Path::new(""));
+    }
+
+    #[test]
+    fn only_what_is_below_a_hierarchy_can_be_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        for bad in ["", "x", "/", "/proc/x/../../y", "/sys/fs/cgroup", "/tmp"] {
+            assert!(check_recorded(Path::new(bad)).is_err(), "{bad}");
+        }
+        assert!(check_recorded(&dir.path().join("x")).is_err());
+        let gone = dir.path().join("gone/x");
+        check_recorded(&gone).unwrap();
     }
 
     #[test]

@@ -160,19 +160,29 @@ impl Cgroup {
         })
     }
 
-    /// Takes up a cgroup recorded in state.json.
-    #[must_use]
-    pub fn load(state: &CgroupState) -> Self {
+    /// Takes up a cgroup recorded in state.json. Whatever else the paths lead to is
+    /// refused: we would remove directories there and kill whom a file there names.
+    pub fn load(state: &CgroupState) -> Result<Self, CgroupError> {
+        let mut last = None;
+        // Controllers of one hierarchy stand side by side and have one path.
+        for path in state.paths.values() {
+            if last.replace(path) != Some(path) {
+                locate::check_recorded(path)?;
+            }
+        }
+        if state.hierarchy == 2 && state.paths.is_empty() {
+            return Err(CgroupError::invalid("state.json", "no cgroup path"));
+        }
         let driver = match state.hierarchy {
             2 => Driver::V2(V2::load(&state.paths)),
             _ => Driver::V1(V1::load(&state.paths)),
         };
-        Self {
+        Ok(Self {
             owned: state.owned,
             unknown: state.unknown.clone(),
             unit: state.unit.as_ref().map(Unit::load),
             driver,
-        }
+        })
     }
 
     /// What to write into state.json.

@@ -30,7 +30,7 @@ fn systemd_is_asked_for_by_unit_and_the_root_is_no_cgroup() {
 fn state_goes_there_and_back_with_what_it_does_not_know() {
     let text = r#"{"hierarchy":1,"owned":true,"paths":{"cpu":"/c/x","cpuacct":"/c/x","memory":"/m/x"},"unit":{"name":"a.scope","user":false},"future":[1]}"#;
     let state: CgroupState = serde_json::from_str(text).unwrap();
-    let cgroup = Cgroup::load(&state);
+    let cgroup = Cgroup::load(&state).unwrap();
     assert_eq!(cgroup.state(), state);
     assert_eq!(
         serde_json::to_value(cgroup.state()).unwrap(),
@@ -54,11 +54,15 @@ fn one_that_is_not_owned_is_never_killed_or_emptied() {
         paths: [("pids".to_owned(), dir.clone())].into(),
         ..CgroupState::default()
     };
-    let cgroup = Cgroup::load(&state);
-    cgroup.kill_all().unwrap();
-    cgroup.remove().unwrap();
+    // As it lies in no cgroup file system, it is not taken from a record either.
+    assert!(matches!(
+        Cgroup::load(&state),
+        Err(CgroupError::Invalid { .. })
+    ));
+    let v1 = V1::load(&state.paths);
+    v1.remove(false).unwrap();
     assert!(dir.join("below").exists());
     std::fs::remove_dir(dir.join("below")).unwrap();
-    cgroup.remove().unwrap();
+    v1.remove(false).unwrap();
     assert!(!dir.exists());
 }

@@ -222,7 +222,7 @@ fn write_descriptors(container: &Container, directories: &Directories) -> Result
     let json = serde_json::json!(streams).to_string();
     let path = directories.path.join(criu::DESCRIPTORS);
     Ok(
-        crate::state::write_atomically(&path, json.as_bytes(), 0o600)
+        crate::files::write_atomically(&path, json.as_bytes(), 0o600)
             .doing(|| format!("write {}", path.display()))?,
     )
 }

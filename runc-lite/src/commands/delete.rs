@@ -51,7 +51,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<(), CommandError
 /// recorded for the next try.
 pub(super) fn destroy(container: &Container) -> Result<(), CommandError> {
     let state = &container.state;
-    let cgroup = state.cgroup.as_ref().map(Cgroup::load);
+    let cgroup = state.cgroup.as_ref().map(Cgroup::load).transpose()?;
     if let Some(process) = state.process() {
         kill_and_wait(&process, cgroup.as_ref())?;
     }
@@ -61,7 +61,7 @@ pub(super) fn destroy(container: &Container) -> Result<(), CommandError> {
         cgroup.remove()?;
     }
     if let Some(group) = &state.resctrl {
-        group.remove()?;
+        group.trusted()?.remove()?;
     }
     let hooks = if state.has_poststop {
         container.spec()?.hooks.poststop

@@ -106,7 +106,7 @@ fn running(container: &Container, ignore_paused: bool) -> Result<LiveProcess, Co
 /// From `--process`, or the container's own process with the options' changes.
 fn process_to_run(parsed: &Parsed, spec: &Spec) -> Result<Process, CommandError> {
     if let Some(path) = parsed.value("process") {
-        let text = std::fs::read(path).doing(|| format!("read process file {path}"))?;
+        let text = crate::files::read_named(path).doing(|| format!("read process file {path}"))?;
         let process: Process = serde_json::from_slice(&text)
             .map_err(std::io::Error::from)
             .doing(|| format!("parse process file {path}"))?;
@@ -134,10 +134,10 @@ fn process_to_run(parsed: &Parsed, spec: &Spec) -> Result<Process, CommandError>
         for set in [&mut caps.bounding, &mut caps.effective, &mut caps.permitted] {
             set.extend(added.iter().cloned());
         }
-        // Only what is inheritable may be ambient, so those stay as they are
-        // unless the process is no root and could not use the capability else.
-        if process.user.uid != 0 {
-            caps.inheritable.extend(added.iter().cloned());
+        // Never inheritable: a file in the container could turn that into more than
+        // was asked for. Only what is inheritable can be ambient, so that set is
+        // extended only where the configuration has inheritable ones, as runc does.
+        if !caps.inheritable.is_empty() {
             caps.ambient.extend(added);
         }
     }
@@ -220,7 +220,7 @@ fn attend(
     program: Option<&Program>,
 ) -> Result<(), CommandError> {
     if let Some(group) = &container.state.resctrl {
-        group.enter(pid)?;
+        group.trusted()?.enter(pid)?;
     }
     set_oom_score(pid, process.oom_score_adj)?;
     channel.attached(pid).map_err(failure)?;
@@ -235,7 +235,7 @@ fn attend(
         }
     }
     if let Some(path) = parsed.value("pid-file").filter(|p| !p.is_empty()) {
-        crate::state::write_atomically(path.as_ref(), pid.to_string().as_bytes(), 0o644)
+        crate::files::write_atomically(path.as_ref(), pid.to_string().as_bytes(), 0o644)
             .doing(|| format!("write pid file {path}"))?;
     }
     if let Some(socket) = parsed.value("pidfd-socket").filter(|p| !p.is_empty()) {

@@ -154,19 +154,15 @@ impl Container {
 
     fn cgroup(&self) -> Result<Cgroup, CommandError> {
         match &self.state.cgroup {
-            Some(saved) => Ok(Cgroup::load(saved)),
+            Some(saved) => Ok(Cgroup::load(saved)?),
             None => refuse("the container has no cgroup"),
         }
     }
 
     /// The configuration as it was at create.
     fn spec(&self) -> Result<crate::spec::Spec, CommandError> {
-        let path = self.dir.file("config.json");
-        let text = std::fs::read(&path).map_err(|source| BundleError::Read {
-            path: path.clone(),
-            source,
-        })?;
-        Ok(crate::bundle::parse(&text, &path)?)
+        let text = self.dir.read("config.json")?;
+        Ok(crate::bundle::parse(&text, &self.dir.file("config.json"))?)
     }
 }
 

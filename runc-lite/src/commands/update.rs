@@ -1,7 +1,5 @@
 //! `update`: other limits for a container that runs.
 
-use std::io::Read as _;
-
 use super::{CommandError, Container, Context, refuse};
 use crate::args::Parsed;
 use crate::error::Doing as _;
@@ -32,20 +30,13 @@ fn update_schemata(container: &Container, parsed: &Parsed) -> Result<(), Command
         return Ok(());
     }
     match &container.state.resctrl {
-        Some(group) => Ok(group.set(&lines)?),
+        Some(group) => Ok(group.trusted()?.set(&lines)?),
         None => refuse("Intel RDT: the container has no resource control group (intelRdt)"),
     }
 }
 
 fn from_file(file: &str) -> Result<LinuxResources, CommandError> {
-    let mut text = Vec::new();
-    if file == "-" {
-        std::io::stdin()
-            .read_to_end(&mut text)
-            .doing(|| "read resources from standard input")?;
-    } else {
-        text = std::fs::read(file).doing(|| format!("read resources from {file}"))?;
-    }
+    let text = crate::files::read_named(file).doing(|| format!("read resources from {file}"))?;
     let mut limits: LinuxResources = serde_json::from_slice(&text)
         .map_err(std::io::Error::from)
         .doing(|| format!("parse resources from {file}"))?;

@@ -52,6 +52,8 @@ pub(super) fn attend(
 ) -> Result<(), AttendError> {
     state.pid = pid;
     state.init_process_start = ProcStat::read(pid).map_or(0, |s| s.start_time);
+    // Before the child knows its ids, as it may then hide from an unprivileged parent.
+    set_oom_score(pid, spec.process.as_ref().and_then(|p| p.oom_score_adj))?;
     if plan.makes(libc::CLONE_NEWUSER) {
         id_maps::write(pid, &spec.linux.uid_mappings, &spec.linux.gid_mappings)?;
         channel.mapped()?;
@@ -60,7 +62,6 @@ pub(super) fn attend(
     if let Some(group) = &state.resctrl {
         group.enter(pid)?;
     }
-    set_oom_score(pid, spec.process.as_ref().and_then(|p| p.oom_score_adj))?;
     // The child has gone in by itself; it goes no further without the limits.
     cgroup.apply(limits)?;
     channel.attached(pid)?;

@@ -268,9 +268,10 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
         ),
     };
     let (parent_end, child_end) = channel::pair().doing(|| "make a socket pair")?;
-    // No process of the container may look into the runtime's. With a new user
-    // namespace the maps must be written first, so there the child does it.
-    if !plan.makes(libc::CLONE_NEWUSER) {
+    // No process of the container may look into the runtime's. Who is not root
+    // could then not write the maps of a new user namespace, so there the child does
+    // it afterwards.
+    if !plan.makes(libc::CLONE_NEWUSER) || rustix::process::geteuid().is_root() {
         undumpable()?;
     }
     let job = InitJob {
@@ -320,7 +321,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
     dir.store(&state)?;
     if let Some(path) = request.pid_file {
         let path = std::path::Path::new(path);
-        crate::state::write_atomically(path, pid.to_string().as_bytes(), 0o644)
+        crate::files::write_atomically(path, pid.to_string().as_bytes(), 0o644)
             .doing(|| format!("write pid file {}", path.display()))?;
     }
     if let Some(socket) = request.pidfd_socket {

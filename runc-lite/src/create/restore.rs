@@ -160,7 +160,7 @@ pub(crate) fn restore(request: &Request<'_>, image: Image<'_>) -> Result<Created
     let _ = std::fs::remove_dir(&root);
     if let Some(path) = request.pid_file {
         let path = Path::new(path);
-        crate::state::write_atomically(path, pid.to_string().as_bytes(), 0o644)
+        crate::files::write_atomically(path, pid.to_string().as_bytes(), 0o644)
             .doing(|| format!("write pid file {}", path.display()))?;
     }
     Ok(Created {

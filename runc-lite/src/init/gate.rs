@@ -9,8 +9,9 @@
 
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, mknodat, open};
 use rustix::io::Errno;
 
 use crate::channel::InitFailure;
@@ -33,8 +34,8 @@ impl Gate {
         let make = |name: &str| {
             let path = dir.file(name);
             mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
-                .and_then(|()| open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()))
-                .doing(|| format!("make {}", path.display()))
+                .doing(|| format!("make {}", path.display()))?;
+            open_fifo(&path, OFlags::RDWR)
         };
         Ok(Self {
             gate: make(GATE)?,
@@ -63,13 +64,10 @@ impl Gate {
 /// Opens the gate and waits until the program runs, or for the reason why not.
 /// The outer error is ours, the inner one the child's.
 pub(crate) fn release(dir: &StateDir) -> Result<Result<(), InitFailure>, StepError> {
-    let path = dir.file(RESULT);
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let result = open(&path, flags, Mode::empty()).doing(|| format!("open {}", path.display()))?;
+    let result = open_fifo(&dir.file(RESULT), OFlags::RDONLY | OFlags::NONBLOCK)?;
     let path = dir.file(GATE);
     // Without a reader (the child is gone) this fails at once with ENXIO.
-    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let gate = open(&path, flags, Mode::empty()).doing(|| format!("open {}", path.display()))?;
+    let gate = open_fifo(&path, OFlags::WRONLY | OFlags::NONBLOCK)?;
     rustix::io::write(&gate, b"s").doing(|| format!("write {}", path.display()))?;
     drop(gate);
     rustix::fs::fcntl_setfl(&result, OFlags::empty()).doing(|| "wait for the program")?;
@@ -82,6 +80,18 @@ pub(crate) fn release(dir: &StateDir) -> Result<Result<(), InitFailure>, StepErr
         None => Ok(()),
         Some(failure) => Err(failure),
     })
+}
+
+/// Opens one of them, and nothing else that may have its name.
+fn open_fifo(path: &Path, flags: OFlags) -> Result<OwnedFd, StepError> {
+    let what = || format!("open {}", path.display());
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = open(path, flags, Mode::empty()).doing(what)?;
+    let kind = FileType::from_raw_mode(fstat(&fd).doing(what)?.st_mode);
+    match kind {
+        FileType::Fifo => Ok(fd),
+        _ => Err(StepError::refused(what(), "it is no fifo")),
+    }
 }
 
 /// Removes the fifos; what is left of them does no harm.
@@ -128,6 +138,21 @@ mod tests {
         });
         assert_eq!(release(&dir).unwrap(), Err(failure));
         child.join().unwrap();
+    }
+
+    #[test]
+    fn what_is_no_fifo_is_not_written_to() {
+        let (root, dir) = dir();
+        let host = root.path().join("host");
+        std::fs::write(&host, "kept").unwrap();
+        drop(Gate::make(&dir).unwrap());
+        std::fs::remove_file(dir.file(GATE)).unwrap();
+        std::os::unix::fs::symlink(&host, dir.file(GATE)).unwrap();
+        assert!(release(&dir).is_err());
+        std::fs::remove_file(dir.file(GATE)).unwrap();
+        std::fs::hard_link(&host, dir.file(GATE)).unwrap();
+        assert!(release(&dir).is_err());
+        assert_eq!(std::fs::read_to_string(&host).unwrap(), "kept");
     }
 
     #[test]

@@ -131,6 +131,11 @@ fn prepare(job: &InitJob<'_>, channel: &ChildEnd) -> Result<Prepared, InitFailur
     // Identity first: without it a new user namespace grants nothing.
     if job.plan.makes(libc::CLONE_NEWUSER) {
         channel.wait_mapped().at(Stage::Channel)?;
+        // Only who joins namespaces of others has anybody there to hide from, and
+        // an unprivileged parent has more to set by /proc.
+        if !job.plan.join.is_empty() {
+            crate::create::undumpable().at(Stage::Process)?;
+        }
     }
     if !job.plan.needs_intermediate() {
         job.plan.join_all().at(Stage::Namespaces)?;

@@ -2,7 +2,6 @@
 //! identity, directory, environment and program.
 
 use std::ffi::CString;
-use std::io::{BufRead as _, BufReader};
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::fs::{
@@ -136,18 +135,14 @@ pub(crate) fn environment(process: &Process) -> Vec<String> {
     env
 }
 
-/// The home directory in the container's /etc/passwd.
+/// The home directory in the container's /etc/passwd, which may be anything.
 fn home_of(uid: u32) -> Option<String> {
-    let file = std::fs::File::open("/etc/passwd").ok()?;
-    let lines = BufReader::new(file)
-        .lines()
-        .map_while(Result::ok)
-        .take(100_000);
-    home_in(lines, uid)
+    let text = crate::files::read("/etc/passwd".as_ref()).ok()?;
+    home_in(&String::from_utf8_lossy(&text), uid)
 }
 
-fn home_in(lines: impl Iterator<Item = String>, uid: u32) -> Option<String> {
-    for line in lines {
+fn home_in(text: &str, uid: u32) -> Option<String> {
+    for line in text.lines() {
         let mut fields = line.split(':');
         if fields.nth(2).and_then(|f| f.parse().ok()) == Some(uid) {
             return fields.nth(2).filter(|h| !h.is_empty()).map(str::to_owned);
@@ -214,13 +209,8 @@ mod tests {
 
     #[test]
     fn home_comes_from_passwd() {
-        let lines = [
-            "root:x:0:0:root:/root:/bin/sh",
-            "bad",
-            "u:x:7:7::/home/u:/bin/sh",
-            "v:x:8:8:::",
-        ];
-        let home = |uid| home_in(lines.iter().map(|l| (*l).to_owned()), uid);
+        let text = "root:x:0:0:root:/root:/bin/sh\nbad\nu:x:7:7::/home/u:/bin/sh\nv:x:8:8:::";
+        let home = |uid| home_in(text, uid);
         assert_eq!(home(7).as_deref(), Some("/home/u"));
         assert_eq!(home(8), None);
         assert_eq!(home(9), None);

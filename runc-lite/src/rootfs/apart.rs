@@ -29,7 +29,9 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::mounts::{bind_of, bind_source};
 use super::options::Options;
-use super::{attach, becoming, cut_propagation, open_dir, shares_with_host};
+use super::{
+    attach, becoming, clone_mount, cut_propagation, open_dir, open_root, shares_with_host,
+};
 use crate::cgroup::HierarchyMount;
 use crate::error::{Doing as _, StepError};
 use crate::namespaces::{Plan, enter};
@@ -106,7 +108,7 @@ impl Apart {
         prepared: &[(usize, OwnedFd)],
     ) -> Result<Self, StepError> {
         let what = || format!("clone mounts of rootfs {}", from.rootfs.display());
-        let root = clone_at(from.rootfs, true).doing(what)?;
+        let root = clone_mount(open_root(from.rootfs)?, true).doing(what)?;
         cut_propagation(&root, from.spec).doing(what)?;
         let mut binds = Vec::new();
         let mut groups = Vec::new();
@@ -117,7 +119,7 @@ impl Apart {
             if mount.kind == "cgroup" {
                 for hierarchy in from.hierarchies.iter().filter(|_| !fresh) {
                     let what = || format!("clone mount {}", hierarchy.source.display());
-                    let tree = clone_at(&hierarchy.source, false).doing(what)?;
+                    let tree = clone_at(&hierarchy.source).doing(what)?;
                     cut_propagation(&tree, from.spec).doing(what)?;
                     groups.push(tree);
                 }
@@ -167,11 +169,8 @@ impl Apart {
 }
 
 /// A detached copy of the mount at a path.
-fn clone_at(path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
-    }
+fn clone_at(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     open_tree(CWD, path, flags)
 }
 

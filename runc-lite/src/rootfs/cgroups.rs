@@ -15,7 +15,7 @@ use rustix::mount::{
 
 use super::mounts::{describe, set_option};
 use super::options::Options;
-use super::{Rootfs, attach, path};
+use super::{Rootfs, attach, path, places};
 use crate::cgroup::HierarchyMount;
 use crate::error::{Doing as _, StepError};
 use crate::spec::Mount;
@@ -33,7 +33,9 @@ impl Rootfs {
     ) -> Result<(), StepError> {
         let what = || describe(mount);
         let options = Options::parse(&mount.options);
+        places::check_text(mount, None)?;
         let target = path::make_dirs(self.fd(), &mount.destination, 0o755).doing(what)?;
+        places::check_place(self.fd(), mount, &target, None)?;
         let attrs = MountAttr {
             set: options.attr.set,
             ..MountAttr::default()

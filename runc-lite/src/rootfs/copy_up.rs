@@ -4,13 +4,20 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, mkdirat, mknodat, openat,
-    readlinkat, statat, symlinkat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fstat, mkdirat, mknodat,
+    openat, readlinkat, statat, symlinkat,
 };
 use rustix::io::Errno;
 
 /// Deeper trees than this are no /etc or /var of an image.
 const MAX_DEPTH: usize = 64;
+
+/// How a file is opened that might be a fifo by now, which nobody fills.
+const PLAIN: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
 
 /// Copies what is in `from` (a path in the root) into the directory `to`.
 pub(crate) fn copy(root: BorrowedFd<'_>, from: &str, to: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -38,8 +45,11 @@ fn copy_dir(from: &OwnedFd, to: BorrowedFd<'_>, depth: usize) -> Result<(), Errn
                 copy_dir(&sub_from, sub_to.as_fd(), depth)?;
             }
             FileType::RegularFile => {
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let file_from = openat(from, name, flags, Mode::empty())?;
+                let file_from = openat(from, name, PLAIN, Mode::empty())?;
+                // It may have been replaced since it was looked at.
+                if FileType::from_raw_mode(fstat(&file_from)?.st_mode) != kind {
+                    return Err(Errno::STALE);
+                }
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                 let file_to = openat(to, name, flags, mode)?;
                 while rustix::fs::sendfile(&file_to, &file_from, None, 1 << 20)? > 0 {}
@@ -75,6 +85,9 @@ mod tests {
         fs::write(a.path().join("d/sub/f"), "text").unwrap();
         fs::set_permissions(a.path().join("d/sub/f"), fs::Permissions::from_mode(0o640)).unwrap();
         symlink("/etc/passwd", a.path().join("d/link")).unwrap();
+        let fifo = rustix::fs::FileType::Fifo;
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, a.path().join("d/fifo"), fifo, mode, 0).unwrap();
         let root = fs::File::open(a.path()).unwrap();
         let to = fs::File::open(b.path()).unwrap();
         super::copy(root.as_fd(), "/d", to.as_fd()).unwrap();
@@ -84,6 +97,8 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o640);
+        let fifo = fs::metadata(b.path().join("fifo")).unwrap();
+        assert!(std::os::unix::fs::FileTypeExt::is_fifo(&fifo.file_type()));
         assert_eq!(
             fs::read_link(b.path().join("link")).unwrap().to_str(),
             Some("/etc/passwd")

@@ -4,15 +4,17 @@
 //! that, so the host's node is bound onto an empty file instead.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, makedev, mknodat, openat,
-    statat, symlinkat, unlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chownat, fstat, makedev, mknodat, openat,
+    symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
 use super::{Rootfs, attach, clone_mount, path};
 use crate::error::{Doing as _, StepError};
+use crate::files::clean;
 use crate::spec::{Device, Spec};
 
 /// The nodes every container gets: path, major, minor.
@@ -24,6 +26,9 @@ const DEFAULT: &[(&str, u32, u32)] = &[
     ("/dev/urandom", 1, 9),
     ("/dev/tty", 5, 0),
 ];
+
+/// Opens what has a name, without following it and without acting on it.
+const PLACE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The links: name in /dev, target.
 const LINKS: &[(&str, &str)] = &[
@@ -38,7 +43,7 @@ impl Rootfs {
     pub(crate) fn populate_dev(&self, spec: &Spec) -> Result<(), StepError> {
         let host_dev = |m: &crate::spec::Mount| {
             let bound = m.kind == "bind" || m.options.iter().any(|o| o == "bind" || o == "rbind");
-            bound && m.destination.trim_end_matches('/') == "/dev"
+            bound && clean(&m.destination) == Path::new("dev")
         };
         if spec.mounts.iter().any(host_dev) {
             return Ok(());
@@ -46,6 +51,7 @@ impl Rootfs {
         // Nearly all of them go there.
         let dev =
             path::make_dirs(self.fd(), "/dev", 0o755).doing(|| "open /dev of the container")?;
+        self.dev.check(&dev)?;
         let given = |dest: &str| spec.linux.devices.iter().any(|d| d.path == dest);
         for (node, major, minor) in DEFAULT {
             if !given(node) {
@@ -102,7 +108,8 @@ impl Rootfs {
             other = path::make_dirs(self.fd(), dir, 0o755).doing(what)?;
             &other
         };
-        if self.in_userns {
+        // Anybody may make a fifo.
+        if self.in_userns && device.kind != "p" {
             return self.bind_node(device, dir, name);
         }
         let kind = match device.kind.as_str() {
@@ -124,28 +131,29 @@ impl Rootfs {
         } else {
             makedev(number(device.major)?, number(device.minor)?)
         };
+        // The mask was cleared at start, so the mode is exact.
         let mode = Mode::from_raw_mode(device.file_mode.unwrap_or(0o666) & 0o7777);
-        match mknodat(dir, name, kind, mode, device_number) {
-            Ok(()) => {}
-            Err(Errno::EXIST) => {
-                let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).doing(what)?;
-                if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_rdev != device_number {
-                    return Err(Errno::EXIST).doing(what);
-                }
-            }
+        let made = match mknodat(dir, name, kind, mode, device_number) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
             Err(e) => return Err(e).doing(what),
-        }
+        };
         let (uid, gid) = (device.uid.unwrap_or(0), device.gid.unwrap_or(0));
-        if (uid, gid) != (0, 0) {
-            let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).doing(what)?;
+        if made && (uid, gid) == (0, 0) {
+            return Ok(());
         }
-        // The mask was cleared at start, so mknod's mode is exact, except where
-        // a change of owner dropped bits; then it is set again.
-        if (uid, gid) != (0, 0) {
-            chmodat(dir, name, mode, AtFlags::empty()).doing(what)?;
+        // Whoever shares the root could have put something else there by now.
+        let node = openat(dir, name, PLACE, Mode::empty()).doing(what)?;
+        let found = fstat(&node).doing(what)?;
+        if FileType::from_raw_mode(found.st_mode) != kind || found.st_rdev != device_number {
+            return Err(Errno::EXIST).doing(what);
         }
-        Ok(())
+        if !made {
+            // The image's own stays as the image has it.
+            return Ok(());
+        }
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        chownat(&node, "", uid, gid, AtFlags::EMPTY_PATH).doing(what)
     }
 
     /// Binds the host's node of the same path.
@@ -153,9 +161,11 @@ impl Rootfs {
         let what = || format!("bind device node {}", device.path);
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let source = openat(CWD, device.path.as_str(), flags, Mode::empty()).doing(what)?;
-        let make = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat(dir, name, make, Mode::from_raw_mode(0o600)).doing(what)?;
-        let target = openat(dir, name, flags | OFlags::NOFOLLOW, Mode::empty()).doing(what)?;
+        let kind = FileType::from_raw_mode(fstat(&source).doing(what)?.st_mode);
+        if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
+            return Err(StepError::refused(what(), "it is no device on the host"));
+        }
+        let target = path::file_in(dir, name).doing(what)?;
         let tree = clone_mount(&source, false).doing(what)?;
         attach(&tree, target.as_fd()).doing(what)
     }

@@ -28,17 +28,19 @@ pub(crate) mod masks;
 pub(crate) mod mounts;
 pub(crate) mod options;
 pub(crate) mod path;
+mod places;
 pub(crate) mod sysctl;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 
 use crate::error::{Doing as _, StepError};
 use crate::spec::Spec;
 use crate::sys::mount::{MountAttr, set_attr};
+use places::OwnDev;
 
 /// A container's root while it is being built.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub(crate) struct Rootfs {
     in_userns: bool,
     /// Whether the host's mounts are still peers of ours.
     shared: bool,
+    /// Where /dev may lie.
+    dev: OwnDev,
 }
 
 impl Rootfs {
@@ -62,14 +66,16 @@ impl Rootfs {
         apart: Option<&apart::Apart>,
     ) -> Result<Self, StepError> {
         if let Some(apart) = apart {
+            let fd = apart.enter()?;
             return Ok(Self {
-                fd: apart.enter()?,
+                dev: OwnDev::look(fd.as_fd()),
+                fd,
                 bundle: bundle.to_owned(),
                 in_userns,
                 shared: false,
             });
         }
-        let at = open_dir(rootfs)?;
+        let at = open_root(rootfs)?;
         let shared = shares_with_host(spec);
         if shared {
             // The root, and what comes onto it, must not show on the host.
@@ -94,6 +100,7 @@ impl Rootfs {
         set_attr(&tree, false, &becoming(libc::MS_PRIVATE))
             .doing(|| "make rootfs mount private")?;
         Ok(Self {
+            dev: OwnDev::look(tree.as_fd()),
             fd: tree,
             bundle: bundle.to_owned(),
             in_userns,
@@ -104,6 +111,7 @@ impl Rootfs {
     /// A root that is a mount already, prepared for somebody else to complete.
     pub(crate) fn over(fd: OwnedFd, bundle: &Path) -> Self {
         Self {
+            dev: OwnDev::look(fd.as_fd()),
             fd,
             bundle: bundle.to_owned(),
             in_userns: false,
@@ -234,6 +242,13 @@ pub(crate) fn clone_mount(of: impl AsFd, recursive: bool) -> rustix::io::Result<
     open_tree(of, "", flags)
 }
 
+/// Opens the root. Links in its path were refused when it was looked up.
+fn open_root(path: &Path) -> Result<OwnedFd, StepError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+        .doing(|| format!("open directory {}", path.display()))
+}
+
 pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd, StepError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(CWD, path, flags, Mode::empty())
@@ -243,7 +258,9 @@ pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd, StepError> {
 /// Binds the slave side of the container's terminal onto its /dev/console.
 pub(crate) fn mount_console(root: BorrowedFd<'_>, slave: BorrowedFd<'_>) -> Result<(), StepError> {
     let what = || "bind the terminal to /dev/console";
-    let target = path::make_file(root, "/dev/console").doing(what)?;
+    let dev = path::make_dirs(root, "/dev", 0o755).doing(what)?;
+    // What a link there leads to is the image's choice.
+    let target = path::file_in(&dev, "console").doing(what)?;
     let tree = clone_mount(slave, false).doing(what)?;
     attach(&tree, &target).doing(what)
 }

@@ -12,7 +12,7 @@ use rustix::mount::{
 };
 
 use super::options::Options;
-use super::{Rootfs, attach, becoming, clone_mount, copy_up, path};
+use super::{Rootfs, attach, becoming, clone_mount, copy_up, path, places};
 use crate::error::{Doing as _, StepError};
 use crate::spec::Mount;
 use crate::sys::mount::set_attr;
@@ -41,18 +41,22 @@ impl Rootfs {
     fn bind(&self, mount: &Mount, options: &Options, tree: &OwnedFd) -> Result<(), StepError> {
         change(tree, options).doing(|| format!("{}: set options", describe(mount)))?;
         let kind = fstat(tree).doing(|| describe(mount))?.st_mode;
+        places::check_text(mount, Some(tree.as_fd()))?;
         let target = if FileType::from_raw_mode(kind) == FileType::Directory {
             self.target_dir(mount)?
         } else {
             path::make_file(self.fd(), &mount.destination)
                 .doing(|| format!("{}: make file {}", describe(mount), mount.destination))?
         };
+        places::check_place(self.fd(), mount, &target, Some(tree.as_fd()))?;
         attach(tree, &target).doing(|| describe(mount))?;
         propagate(tree, mount, options)
     }
 
     fn fresh(&self, mount: &Mount, options: &Options) -> Result<(), StepError> {
+        places::check_text(mount, None)?;
         let target = self.target_dir(mount)?;
+        places::check_place(self.fd(), mount, &target, None)?;
         let fs = fsopen(mount.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)
             .doing(|| format!("{}: open file system {}", describe(mount), mount.kind))?;
         if !mount.source.is_empty() {
@@ -80,6 +84,7 @@ impl Rootfs {
             self.finish_tmpfs(mount, options, &made, &target, mode_given)?;
         }
         attach(&made, &target).doing(|| describe(mount))?;
+        self.dev.note(mount, &made);
         propagate(&made, mount, options)
     }
 

@@ -8,7 +8,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, readlinkat};
+use rustix::fs::{
+    FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat,
+};
 use rustix::io::Errno;
 
 /// Links followed while making missing directories, as many as the kernel follows.
@@ -156,6 +158,29 @@ pub(crate) fn make_file(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Err
     open(root, path, OFlags::PATH)
 }
 
+/// The file `name` of an open directory as a place to mount on, made empty if
+/// nothing is there. A link is refused, wherever it leads. Nothing is opened but as a
+/// place, so that a fifo does not hold us up.
+pub(crate) fn file_in(dir: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
+    let place = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = match openat(&dir, name, place, Mode::empty()) {
+        Err(Errno::NOENT) => {
+            let make = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            match openat(&dir, name, make, Mode::from_raw_mode(0o644)) {
+                Ok(_) | Err(Errno::EXIST) => {}
+                Err(e) => return Err(e),
+            }
+            openat(&dir, name, place, Mode::empty())?
+        }
+        other => other?,
+    };
+    match FileType::from_raw_mode(fstat(&found)?.st_mode) {
+        FileType::Symlink => Err(Errno::LOOP),
+        FileType::Directory => Err(Errno::ISDIR),
+        _ => Ok(found),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,6 +203,21 @@ mod tests {
             open_without_links(root.as_fd(), "/abs", OFlags::PATH).unwrap_err(),
             Errno::LOOP
         );
+    }
+
+    #[test]
+    fn a_place_is_never_a_link_and_nothing_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = std::fs::File::open(dir.path()).unwrap();
+        symlink("elsewhere", dir.path().join("console")).unwrap();
+        assert_eq!(file_in(&at, "console").unwrap_err(), Errno::LOOP);
+        assert!(!dir.path().join("elsewhere").exists());
+        std::fs::create_dir(dir.path().join("dir")).unwrap();
+        assert_eq!(file_in(&at, "dir").unwrap_err(), Errno::ISDIR);
+        rustix::fs::mknodat(&at, "fifo", FileType::Fifo, Mode::RUSR, 0).unwrap();
+        file_in(&at, "fifo").unwrap();
+        file_in(&at, "new").unwrap();
+        assert!(dir.path().join("new").is_file());
     }
 
     #[test]
