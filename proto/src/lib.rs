@@ -18,6 +18,7 @@ pub mod any;
 #[cfg(feature = "engine")]
 pub mod engine;
 pub mod error;
+pub mod exit;
 pub mod ids;
 pub mod layout;
 pub mod trace;

@@ -60,6 +60,7 @@ impl Runtime {
         origin: &Origin,
     ) -> Result<ProcessExit> {
         let known = task.process(&ProcessRef::Init).and_then(|p| p.exit);
+        let reason = reason(task, &ProcessRef::Init);
         if let Some(exit) = &known {
             record::note(&task.bundle, exit)?;
         }
@@ -73,7 +74,7 @@ impl Runtime {
             .call(Method::Delete, Some(ACTION), traceparent, &request)
             .await;
         let exit = match deleted {
-            Ok(told) => told_exit(&told, known.map(|exit| exit.reason)),
+            Ok(told) => told_exit(&told, reason),
             // An earlier Delete got through without its answer.
             Err(status) if status.kind == ErrorKind::NotFound => {
                 known.ok_or_else(|| RuntimeError::NotFound(task.id.clone()))?
@@ -207,13 +208,14 @@ impl Runtime {
             exec_id: exec_id.to_owned(),
         };
         let known = task.process(&process).and_then(|p| p.exit);
+        let reason = reason(&task, &process);
         let traceparent = origin.traceparent.as_deref();
         let exit = match self
             .ask(&task, Method::Delete, ACTION, traceparent, &request)
             .await?
         {
             Asked::Answer(told) => {
-                let exit = told_exit(&told, known.map(|exit| exit.reason));
+                let exit = told_exit(&told, reason);
                 // One that was never started has not ended either.
                 if exit.pid != 0 {
                     self.ensure_published(&task, &process, &exit).await;
@@ -236,11 +238,17 @@ impl Runtime {
     }
 }
 
-fn told_exit(told: &shim::DeleteResponse, reason: Option<String>) -> ProcessExit {
+/// Why a process ended, read before its record goes; empty if nobody knows.
+fn reason(task: &Task, process: &ProcessRef) -> String {
+    let recorded = || record::read(&task.bundle, process).map(|exit| exit.reason);
+    task.reason(process).or_else(recorded).unwrap_or_default()
+}
+
+fn told_exit(told: &shim::DeleteResponse, reason: String) -> ProcessExit {
     ProcessExit {
         pid: told.pid,
         status: told.exit_status,
         exited_at: told.exited_at.as_ref().map_or(0, crate::time::from_wire),
-        reason: reason.unwrap_or_default(),
+        reason,
     }
 }

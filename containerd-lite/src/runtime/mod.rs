@@ -255,6 +255,11 @@ impl Runtime {
         running
     }
 
+    /// Why a process ended, if it has and that is known.
+    pub(crate) fn reason(&self, namespace: &str, id: &str, process: &ProcessRef) -> Option<String> {
+        self.find(namespace, id)?.reason(process)
+    }
+
     /// The task that a client asks for. One that is being adopted is waited for shortly.
     async fn task(&self, namespace: &str, id: &str) -> Result<Arc<Task>> {
         let not_found = || RuntimeError::NotFound(id.to_owned());

@@ -46,6 +46,14 @@ pub(super) fn read(bundle: &Bundle, process: &ProcessRef) -> Option<ProcessExit>
     }
 }
 
+/// Why a process ended, by its record in the bundle; empty if that does not say, or tells of another exit.
+pub(super) fn reason(bundle: &Bundle, process: &ProcessRef, (pid, status): (u32, u32)) -> String {
+    read(bundle, process)
+        .filter(|record| (record.pid, record.status) == (pid, status))
+        .map(|record| record.reason)
+        .unwrap_or_default()
+}
+
 /// Notes how the init ended in the bundle, in the shim's form, unless the shim has.
 pub(super) fn note(bundle: &Bundle, exit: &ProcessExit) -> Result<()> {
     if read_file(bundle, layout::EXIT).is_some() {

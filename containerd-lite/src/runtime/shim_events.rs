@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 
-use super::Runtime;
 use super::task::{Life, ProcessExit, ProcessRef};
+use super::{Runtime, record};
 use crate::events::PublishError;
 
 /// How long an exit waits for the answer to the Create of its own task.
@@ -69,7 +69,7 @@ impl Runtime {
                 pid: exit.pid,
                 status: exit.exit_status,
                 exited_at: crate::time::from_wire(&exited_at),
-                reason: String::new(),
+                reason: record::reason(&task.bundle, &process, (exit.pid, exit.exit_status)),
             },
         );
         if ours && !matches!(task.life(), Life::Gone) {

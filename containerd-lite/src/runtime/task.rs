@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 
 use super::answer::Answer;
 use super::bundle::Bundle;
+use super::record;
 use super::shim_client::ShimClient;
 use crate::events::ExitKey;
 use crate::time::Nanos;
@@ -225,16 +226,23 @@ impl Task {
         let stopped = told.status() == Phase::Stopped;
         if stopped {
             let exited_at = told.exited_at.as_ref().map_or(0, crate::time::from_wire);
-            let known = self.process(process).and_then(|p| p.exit);
             let exit = ProcessExit {
                 pid: told.pid,
                 status: told.exit_status,
                 exited_at,
-                reason: known.map(|exit| exit.reason).unwrap_or_default(),
+                reason: self.reason(process).unwrap_or_else(|| {
+                    record::reason(&self.bundle, process, (told.pid, told.exit_status))
+                }),
             };
             self.note_exit(process, exit);
         }
         stopped
+    }
+
+    /// Why a process ended, if it has and that is known.
+    pub(crate) fn reason(&self, process: &ProcessRef) -> Option<String> {
+        let exit = self.process(process)?.exit?;
+        Some(exit.reason).filter(|reason| !reason.is_empty())
     }
 
     /// Forgets a deleted exec.

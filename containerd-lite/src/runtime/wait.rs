@@ -7,7 +7,7 @@ use proto::containerd::task::v2 as shim;
 use super::calls::{is_live_with, settled};
 use super::shim_client::{Method, is_broken};
 use super::task::{Life, ProcessExit, ProcessRef, Task};
-use super::{Origin, Result, Runtime, RuntimeError};
+use super::{Origin, Result, Runtime, RuntimeError, record};
 
 impl Runtime {
     /// Waits for the end of a process.
@@ -68,11 +68,12 @@ impl Runtime {
         told: &shim::WaitResponse,
     ) -> ProcessExit {
         let known = task.process(process).unwrap_or_default();
+        let pid = known.pid.unwrap_or(0);
         let exit = ProcessExit {
-            pid: known.pid.unwrap_or(0),
+            pid,
             status: told.exit_status,
             exited_at: told.exited_at.as_ref().map_or(0, crate::time::from_wire),
-            reason: String::new(),
+            reason: record::reason(&task.bundle, process, (pid, told.exit_status)),
         };
         task.note_exit(process, exit.clone());
         let (runtime, task, process) = (self.clone(), task.clone(), process.clone());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proto::containerd::runc::v1::CheckpointOptions;
 use proto::containerd::services::tasks::v1 as wire;
 use proto::containerd::types::Metric;
-use proto::containerd::v1::types::Process;
+use proto::containerd::v1::types::{Process, Status as Phase};
 use proto::error::ErrorKind;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -75,13 +75,24 @@ fn process_out(state: ProcessState) -> Process {
     }
 }
 
-fn deleted(id: String, exit: &ProcessExit) -> wire::DeleteResponse {
-    wire::DeleteResponse {
+fn deleted(id: String, exit: &ProcessExit) -> Response<wire::DeleteResponse> {
+    let message = wire::DeleteResponse {
         id,
         pid: exit.pid,
         exit_status: exit.status,
         exited_at: crate::time::wire(exit.exited_at),
+    };
+    because(message, &exit.reason)
+}
+
+/// An answer with the reason of an exit in its header, for clients that know of it.
+fn because<T>(message: T, reason: &str) -> Response<T> {
+    let mut response = Response::new(message);
+    // A reason that no header can carry is left out: it is for people.
+    if let (false, Ok(value)) = (reason.is_empty(), reason.parse()) {
+        response.metadata_mut().insert(proto::exit::REASON, value);
     }
+    response
 }
 
 #[tonic::async_trait]
@@ -119,10 +130,7 @@ impl wire::tasks_server::Tasks for Service {
     ) -> Result<Response<wire::DeleteResponse>, Status> {
         let (origin, request) = split(request)?;
         let exit = self.runtime.delete(origin, &request.container_id).await;
-        Ok(Response::new(deleted(
-            request.container_id,
-            &exit.map_err(status)?,
-        )))
+        Ok(deleted(request.container_id, &exit.map_err(status)?))
     }
 
     async fn delete_process(
@@ -132,7 +140,7 @@ impl wire::tasks_server::Tasks for Service {
         let (origin, request) = split(request)?;
         let (id, exec) = (request.container_id, request.exec_id);
         let exit = self.runtime.delete_exec(&origin, &id, &exec).await;
-        Ok(Response::new(deleted(exec, &exit.map_err(status)?)))
+        Ok(deleted(exec, &exit.map_err(status)?))
     }
 
     async fn get(
@@ -145,8 +153,17 @@ impl wire::tasks_server::Tasks for Service {
             .runtime
             .state(&origin, &request.container_id, &process)
             .await;
-        let process = Some(process_out(state.map_err(status)?));
-        Ok(Response::new(wire::GetResponse { process }))
+        let state = state.map_err(status)?;
+        let reason = match state.status() {
+            Phase::Stopped => {
+                let (namespace, id) = (&origin.namespace, &request.container_id);
+                self.runtime.reason(namespace, id, &process)
+            }
+            _ => None,
+        };
+        let process = Some(process_out(state));
+        let answer = wire::GetResponse { process };
+        Ok(because(answer, &reason.unwrap_or_default()))
     }
 
     async fn list(
@@ -300,9 +317,10 @@ impl wire::tasks_server::Tasks for Service {
             .wait(&origin, &request.container_id, process)
             .await;
         let exit = waited.map_err(status)?;
-        Ok(Response::new(wire::WaitResponse {
+        let answer = wire::WaitResponse {
             exit_status: exit.status,
             exited_at: crate::time::wire(exit.exited_at),
-        }))
+        };
+        Ok(because(answer, &exit.reason))
     }
 }

@@ -436,6 +436,35 @@ impl Client {
             .exit_status)
     }
 
+    /// Waits, and gives the reason that the answer's header names.
+    pub(crate) async fn wait_reason(&self, id: &str, exec_id: &str) -> Option<String> {
+        let request = tasks::WaitRequest {
+            container_id: id.into(),
+            exec_id: exec_id.into(),
+        };
+        let waited = self.tasks().wait(in_namespace(request)).await;
+        reason(&waited.expect("wait"))
+    }
+
+    /// Asks for the state, and gives the reason that the answer's header names.
+    pub(crate) async fn get_reason(&self, id: &str) -> Option<String> {
+        let request = tasks::GetRequest {
+            container_id: id.into(),
+            ..tasks::GetRequest::default()
+        };
+        let got = self.tasks().get(in_namespace(request)).await;
+        reason(&got.expect("get"))
+    }
+
+    /// Deletes, and gives the reason that the answer's header names.
+    pub(crate) async fn delete_reason(&self, id: &str) -> Option<String> {
+        let request = tasks::DeleteTaskRequest {
+            container_id: id.into(),
+        };
+        let deleted = self.tasks().delete(in_namespace(request)).await;
+        reason(&deleted.expect("delete"))
+    }
+
     pub(crate) async fn kill(&self, id: &str, signal: u32) -> Result<(), Status> {
         let request = tasks::KillRequest {
             container_id: id.into(),
@@ -486,6 +515,11 @@ impl Client {
         let events = EventsClient::new(self.0.clone()).subscribe(request).await;
         events.expect("subscribe").into_inner()
     }
+}
+
+fn reason<T>(response: &tonic::Response<T>) -> Option<String> {
+    let value = response.metadata().get(proto::exit::REASON)?;
+    Some(value.to_str().expect("text").to_owned())
 }
 
 /// The next event, which must come soon.
