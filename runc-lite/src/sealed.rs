@@ -46,6 +46,7 @@ use rustix::fs::{
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::sys::exec::{ExecArrays, execve_fd, inherited};
+use crate::sys::heap::prefault;
 use crate::sys::mount::{MountAttr, set_attr};
 
 const SEALS: SealFlags = SealFlags::SEAL
@@ -64,6 +65,7 @@ const NOEXEC: u64 = 0x8;
 pub(crate) fn ensure() -> io::Result<()> {
     let own = File::open("/proc/self/exe")?;
     if is_sealed(&own) || is_fenced(&own) {
+        prefault();
         return Ok(());
     }
     match handed_over() {
@@ -79,6 +81,8 @@ pub(crate) fn ensure() -> io::Result<()> {
                 ..MountAttr::default()
             };
             if set_attr(&mount, false, &attr).is_ok() && is_fenced(&own) {
+                // This is the execution that does the work.
+                prefault();
                 return Ok(());
             }
         }

@@ -128,6 +128,11 @@ fn names_and_parameters() {
     b.config["domainname"] = "there".into();
     b.config["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1", "kernel.shmmni": "77"});
     assert_eq!(b.run().code(0).out, "here\nthere\n1\n77\n");
+    // The container's procfs does not take them: then another one does.
+    let mounts = b.config["mounts"].as_array_mut().unwrap();
+    let proc = mounts.iter_mut().find(|m| m["type"] == "proc").unwrap();
+    proc["options"] = json!(["ro"]);
+    assert_eq!(b.run().code(0).out, "here\nthere\n1\n77\n");
     b.config["linux"]["sysctl"] = json!({"vm.swappiness": "1"});
     b.run()
         .code(1)

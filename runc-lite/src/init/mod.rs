@@ -159,7 +159,7 @@ fn prepare(job: &InitJob<'_>, channel: &ChildEnd) -> Result<Prepared, InitFailur
     rootfs.populate_dev(spec).at(Stage::Rootfs)?;
     // Before pivot_root: in a user namespace a procfs can only be made where
     // another one is fully visible.
-    sysctl::apply(&spec.linux.sysctl).at(Stage::Rootfs)?;
+    sysctl::apply(&spec.linux.sysctl, rootfs.proc()).at(Stage::Rootfs)?;
 
     let mut state = job.state.clone();
     state.pid = pid;

@@ -31,6 +31,7 @@ pub(crate) mod path;
 mod places;
 pub(crate) mod sysctl;
 
+use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -54,6 +55,8 @@ pub(crate) struct Rootfs {
     shared: bool,
     /// Where /dev may lie.
     dev: OwnDev,
+    /// The container's procfs, once it is made.
+    proc: OnceCell<OwnedFd>,
 }
 
 impl Rootfs {
@@ -73,6 +76,7 @@ impl Rootfs {
                 bundle: bundle.to_owned(),
                 in_userns,
                 shared: false,
+                proc: OnceCell::new(),
             });
         }
         let at = open_root(rootfs)?;
@@ -105,6 +109,7 @@ impl Rootfs {
             bundle: bundle.to_owned(),
             in_userns,
             shared,
+            proc: OnceCell::new(),
         })
     }
 
@@ -116,12 +121,18 @@ impl Rootfs {
             bundle: bundle.to_owned(),
             in_userns: false,
             shared: false,
+            proc: OnceCell::new(),
         }
     }
 
     /// The root directory.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// The container's procfs, by the descriptor it was made on.
+    pub(crate) fn proc(&self) -> Option<&OwnedFd> {
+        self.proc.get()
     }
 
     /// Makes the root ours and lets the old one go.

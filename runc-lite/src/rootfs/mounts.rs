@@ -85,7 +85,12 @@ impl Rootfs {
         }
         attach(&made, &target).doing(|| describe(mount))?;
         self.dev.note(mount, &made);
-        propagate(&made, mount, options)
+        propagate(&made, mount, options)?;
+        if mount.kind == "proc" {
+            // The first one counts; they are all the same.
+            let _ = self.proc.set(made);
+        }
+        Ok(())
     }
 
     /// A tmpfs takes mode and, if asked, content of the directory it covers.

@@ -40,6 +40,16 @@ pub(crate) fn open_without_links(
     )
 }
 
+/// As [`open_without_links`], but refuses what is mounted below `root` too (EXDEV).
+pub(crate) fn open_on_mount(
+    root: BorrowedFd<'_>,
+    path: &str,
+    flags: OFlags,
+) -> Result<OwnedFd, Errno> {
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    resolve(root, path, flags, how)
+}
+
 fn resolve(
     root: BorrowedFd<'_>,
     path: &str,

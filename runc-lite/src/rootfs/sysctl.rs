@@ -1,36 +1,52 @@
 //! Kernel parameters of the container's namespaces.
 //!
-//! Written through a procfs of our own that is attached nowhere: what the
-//! container's image or a racing process puts at /proc/sys cannot be in the way.
+//! Written through the container's procfs, by the descriptor it was made on: what
+//! the container's image or a racing process puts at /proc/sys cannot be in the way.
+//! Where the container has none, or not one that shows and takes them, a procfs is
+//! made for them that is attached nowhere.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::fs::OFlags;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
-use super::path::open_without_links;
+use super::path::{open_on_mount, open_without_links};
 use crate::error::{Doing as _, StepError};
 
-/// Writes all of them.
-pub(crate) fn apply(sysctls: &BTreeMap<String, String>) -> Result<(), StepError> {
-    if sysctls.is_empty() {
-        return Ok(());
-    }
-    let fs = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).doing(|| "open a private procfs")?;
-    fsconfig_create(&fs).doing(|| "make a private procfs")?;
-    let proc = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
-        .doing(|| "make a private procfs")?;
+/// Writes all of them. `made` is the container's procfs.
+pub(crate) fn apply(
+    sysctls: &BTreeMap<String, String>,
+    made: Option<&OwnedFd>,
+) -> Result<(), StepError> {
+    let mut private = None;
     for (name, value) in sysctls {
         // With slashes in it, dots belong to names (of interfaces).
         let path = match name.contains('/') {
             true => format!("sys/{name}"),
             false => format!("sys/{}", name.replace('.', "/")),
         };
-        let file = open_without_links(proc.as_fd(), &path, OFlags::WRONLY)
-            .doing(|| format!("open sysctl {name}"))?;
+        let file = made.and_then(|m| open_on_mount(m.as_fd(), &path, OFlags::WRONLY).ok());
+        let file = match file {
+            Some(file) => file,
+            None => {
+                let proc = match &mut private {
+                    Some(proc) => &*proc,
+                    none => none.insert(private_procfs()?),
+                };
+                open_without_links(proc.as_fd(), &path, OFlags::WRONLY)
+                    .doing(|| format!("open sysctl {name}"))?
+            }
+        };
         rustix::io::write(&file, value.as_bytes())
             .doing(|| format!("set sysctl {name} to \"{value}\""))?;
     }
     Ok(())
+}
+
+fn private_procfs() -> Result<OwnedFd, StepError> {
+    let fs = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).doing(|| "open a private procfs")?;
+    fsconfig_create(&fs).doing(|| "make a private procfs")?;
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+        .doing(|| "make a private procfs")
 }

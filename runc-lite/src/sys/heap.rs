@@ -27,6 +27,30 @@ static ARENA: Arena = Arena(UnsafeCell::new([0; SIZE]));
 /// Where the unused rest of the arena begins.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
+/// How much of the arena, and of the stack below the caller, [`prefault`] has made
+/// ready: about what making a container's process takes of each.
+const AHEAD: usize = 28 * PAGE;
+const STACK_AHEAD: usize = 10 * PAGE;
+const PAGE: usize = 4096;
+
+/// Has the next pages of arena and stack made at once. Touching them one by one is a
+/// fault each, and those were an eighth of the processor time of a run.
+pub(crate) fn prefault() {
+    let here = 0_u8;
+    let stack = (&raw const here as usize) & !(PAGE - 1);
+    let next = NEXT.load(Ordering::Relaxed).next_multiple_of(PAGE);
+    let arena = ARENA.0.get() as usize + next.min(SIZE - AHEAD);
+    for (start, length) in [(arena, AHEAD), (stack - STACK_AHEAD, STACK_AHEAD)] {
+        // SAFETY: makes pages present that the process owns, and changes nothing in
+        // them. What is not mapped, or on kernels before 5.14, is an error that does
+        // not matter: the pages come when they are touched.
+        unsafe { libc::madvise(start as *mut libc::c_void, length, MADV_POPULATE_WRITE) };
+    }
+}
+
+/// Missing in the libc crate for musl.
+const MADV_POPULATE_WRITE: libc::c_int = 23;
+
 #[global_allocator]
 static HEAP: Heap = Heap;
 

@@ -9,15 +9,15 @@
 //! | bpf | device programs of cgroup v2 |
 //! | clone | clone3 as a fork into new namespaces |
 //! | exec | execve of prepared arrays, immediate exit, descriptors handed to us by number |
-//! | heap | the allocator |
-//! | mount | mount_setattr |
+//! | heap | the allocator; pages had before they are touched |
+//! | mount | mount_setattr, listmount |
 //! | process | keyring, personality, scheduling, memory policy, signals, umask, loopback |
 //! | seccomp | putting a filter on |
 
 pub(crate) mod bpf;
 pub(crate) mod clone;
 pub(crate) mod exec;
-mod heap;
+pub(crate) mod heap;
 pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod seccomp;
