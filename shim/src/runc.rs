@@ -31,8 +31,18 @@ pub(crate) enum RuntimeError {
     },
     #[error("{text}")]
     Failed { text: String },
+    /// Somebody else killed it: how far it got is not known.
+    #[error("runtime {verb} was killed by signal {signal}")]
+    Killed { verb: &'static str, signal: u32 },
     #[error("runtime {verb} did not end within {limit:?} and was killed")]
     Deadline { verb: &'static str, limit: Duration },
+}
+
+impl RuntimeError {
+    /// Whether the call ended without saying what it did.
+    pub(crate) fn is_unknown(&self) -> bool {
+        matches!(self, Self::Killed { .. } | Self::Deadline { .. })
+    }
 }
 
 /// Clients look for Go's words to tell 126 and 127 from other errors.
@@ -117,6 +127,26 @@ impl Runc {
         self.spawn(call)?.finish(limit).await
     }
 
+    /// What the runtime says that the container is doing (`created`, `running`, ...); none if it does not tell.
+    pub(crate) async fn status(&self, id: &str) -> Option<String> {
+        #[derive(Deserialize)]
+        struct State {
+            status: String,
+        }
+        let mut told = memory_file().ok()?;
+        let stdout = told.try_clone().ok()?;
+        let call = Call {
+            stdio: Some([None, Some(stdout.into()), None]),
+            ..Call::new("state", [id])
+        };
+        self.run(call, SHORT).await.ok()?;
+        let mut bytes = Vec::new();
+        told.seek(SeekFrom::Start(0)).ok()?;
+        told.take(1 << 20).read_to_end(&mut bytes).ok()?;
+        let state: State = serde_json::from_slice(&bytes).ok()?;
+        Some(state.status)
+    }
+
     /// Starts a call.
     pub(crate) fn spawn(&self, call: Call) -> Result<Running, RuntimeError> {
         let failed = |source| RuntimeError::Spawn {
@@ -189,8 +219,15 @@ impl Running {
                 signal: None,
                 ..
             }) => Ok(()),
+            Ok(Exit {
+                signal: Some(signal),
+                ..
+            }) => Err(RuntimeError::Killed {
+                verb: self.verb,
+                signal,
+            }),
             Ok(exit) => Err(RuntimeError::Failed {
-                text: self.error_text(&exit),
+                text: self.error_text(exit.status),
             }),
             Err(_) => Err(RuntimeError::Failed {
                 text: format!("runtime {}: its exit was lost", self.verb),
@@ -198,7 +235,7 @@ impl Running {
         }
     }
 
-    fn error_text(&mut self, exit: &Exit) -> String {
+    fn error_text(&mut self, status: u32) -> String {
         if let Some(text) = last_error(&self.log, self.log_start) {
             return text;
         }
@@ -210,10 +247,9 @@ impl Running {
             let _ = file.take(4096).read_to_end(&mut bytes);
             text = String::from_utf8_lossy(&bytes).trim().to_owned();
         }
-        match (text.is_empty(), exit.signal) {
-            (false, _) => text,
-            (true, None) => format!("runtime {} exited with code {}", self.verb, exit.status),
-            (true, Some(signal)) => format!("runtime {} was killed by signal {signal}", self.verb),
+        match text.is_empty() {
+            false => text,
+            true => format!("runtime {} exited with code {status}", self.verb),
         }
     }
 }

@@ -42,6 +42,31 @@ async fn an_init_that_dies_at_once_starts_before_it_exits() {
     assert!(!std::path::Path::new(address.strip_prefix("unix://").unwrap()).exists());
 }
 
+/// A client that is told of an error tries again, and the container would run twice.
+#[tokio::test]
+async fn a_start_whose_runtime_was_killed_is_told_by_what_came_of_it() {
+    let mut stack = Stack::new();
+    stack.daemon_up().await;
+    let task = stack.container("c1", "exit 7").await;
+    task.create("", "", "").await.unwrap();
+    std::fs::write(task.bundle.join("die-before"), "").unwrap();
+    let refused = task.start("").await.unwrap_err();
+    assert_eq!(
+        refused.message,
+        "OCI runtime start failed: runtime start was killed by signal 9"
+    );
+    assert_eq!(task.state("").await.unwrap().status, 1);
+    std::fs::rename(
+        task.bundle.join("die-before"),
+        task.bundle.join("die-after"),
+    )
+    .unwrap();
+    task.start("").await.unwrap();
+    assert_eq!(task.wait("").await.unwrap(), 7);
+    let told = stack.told.wait_for(3).await;
+    assert_eq!(told, ["/tasks/create", "/tasks/start", "/tasks/exit c1=7"]);
+}
+
 #[tokio::test]
 async fn an_exec_that_dies_before_the_runtime_returns_keeps_its_status() {
     let mut stack = Stack::new();

@@ -8,17 +8,21 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proto::containerd::v1::types::Process;
+use proto::error::ErrorKind;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::attach::Connection;
 use super::record::{self, Held, Record};
-use super::state::{Exited, Failure, State};
+use super::state::{Exited, Failure, Running, State};
 use super::{Handle, Order, QUEUE, Shared, View, restart};
 use crate::App;
 use crate::backend::TRACE;
 use crate::clock;
 use crate::error::{Error, Result};
+
+/// How soon a restart is tried again that found no containerd.
+const AWAY: Duration = Duration::from_secs(1);
 
 /// Where an answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
@@ -95,6 +99,8 @@ pub(super) struct Actor {
     /// Attachers that wait for the next start.
     pub(super) waiting: Vec<(bool, Reply<Connection>)>,
     pub(super) removed: bool,
+    /// Nobody knows what came of the last start.
+    pub(super) unsure: bool,
 }
 
 /// Starts the owner of a record.
@@ -129,6 +135,7 @@ pub(super) fn spawn(app: Arc<App>, record: Record, confirmed: bool) -> Handle {
         pause: Duration::ZERO,
         waiting: Vec::new(),
         removed: false,
+        unsure: false,
     };
     tokio::spawn(actor.run());
     Handle(shared)
@@ -230,6 +237,9 @@ impl Actor {
     }
 
     async fn start(&mut self) -> Result<()> {
+        if self.make_sure().await? {
+            return Ok(());
+        }
         match &self.record.state {
             State::Running(running) if running.paused => {
                 return Err(Error::conflict(
@@ -253,21 +263,59 @@ impl Actor {
 
     /// Starts it because the policy says so.
     async fn start_again(&mut self) {
+        match self.make_sure().await {
+            Ok(false) => {}
+            Ok(true) => return,
+            Err(e) => {
+                tracing::debug!("restart container {}: {e}", self.record.id);
+                self.timer = Some(Instant::now() + AWAY);
+                return;
+            }
+        }
         self.record.restarts += 1;
-        if let Err(e) = self.launch().await {
-            tracing::warn!("restart container {}: {e}", self.record.id);
+        match super::start::launch(self).await {
+            // Not the container has failed, so its policy holds.
+            Err(failure) if failure.unknown || failure.error.kind() == ErrorKind::Unavailable => {
+                tracing::info!(
+                    "restart container {}: {}; trying again",
+                    self.record.id,
+                    failure.error
+                );
+                self.record.restarts -= 1;
+                self.unsure |= failure.unknown;
+                self.timer = Some(Instant::now() + AWAY);
+            }
+            launched => {
+                if let Err(e) = self.launched(launched).await {
+                    tracing::warn!("restart container {}: {e}", self.record.id);
+                }
+            }
         }
     }
 
     async fn launch(&mut self) -> Result<()> {
+        let launched = super::start::launch(self).await;
+        self.launched(launched).await
+    }
+
+    async fn launched(
+        &mut self,
+        launched: std::result::Result<Running, super::start::Failed>,
+    ) -> Result<()> {
         let before = self.record.state.clone();
-        match super::start::launch(self).await {
+        match launched {
             Ok(running) => {
                 self.record.state = State::Running(running);
                 self.publish();
                 self.persist_or_log().await;
                 self.emit("start", &[]);
                 Ok(())
+            }
+            // No failure is recorded of what nobody knows to have failed.
+            Err(failure) if failure.unknown && !self.record.auto_remove() => {
+                self.waiting.clear();
+                self.unsure = true;
+                Err(failure.error)
             }
             Err(failure) => {
                 // Whoever waits for output waits in vain.

@@ -33,6 +33,8 @@ pub(crate) struct Files {
     /// Fifos of a process whose shim is not ours.
     pub(super) stdout: PathBuf,
     pub(super) stderr: PathBuf,
+    /// There once a start was asked for: what containerd then has may have run. Gone with the boot, as the task is.
+    asked: PathBuf,
 }
 
 impl Files {
@@ -45,6 +47,7 @@ impl Files {
             stdin: dir.join(format!("{short}.in")),
             stdout: dir.join(format!("{short}.out")),
             stderr: dir.join(format!("{short}.err")),
+            asked: dir.join(format!("{short}.asked")),
         }
     }
 
@@ -68,9 +71,25 @@ impl Files {
         Ok(())
     }
 
+    /// Notes that a start is about to be asked for.
+    pub(super) fn note_asked(&self) -> Result<()> {
+        std::fs::write(&self.asked, "").during(|| format!("make {}", self.asked.display()))
+    }
+
+    /// Whether a start was asked for since they were prepared.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.exists()
+    }
+
     /// Takes them away.
     pub(crate) fn remove(&self) {
-        for path in [&self.socket, &self.stdin, &self.stdout, &self.stderr] {
+        for path in [
+            &self.socket,
+            &self.stdin,
+            &self.stdout,
+            &self.stderr,
+            &self.asked,
+        ] {
             // Absent is what is wanted.
             let _ = std::fs::remove_file(path);
         }

@@ -22,6 +22,7 @@ pub(crate) mod exec_kept;
 mod foreign;
 pub(crate) mod inspect;
 pub(crate) mod list;
+mod lost;
 pub(crate) mod name;
 mod plumbing;
 mod reconcile;

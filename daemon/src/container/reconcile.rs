@@ -5,6 +5,7 @@ use proto::containerd::v1::types::{Process, Status};
 use tokio::time::Instant;
 
 use super::actor::{Actor, Exit};
+use super::attach::Files;
 use super::restart;
 use super::state::{Exited, Running, State};
 use crate::backend::{QUICK, within};
@@ -23,7 +24,7 @@ impl Actor {
             self.answer(Ok(()));
             return self.remove(true, self.record.auto_remove()).await;
         }
-        if !self.agrees(listed.as_deref()) {
+        if !self.make_sure().await? && !self.agrees(listed.as_deref()) {
             let task = self.task().await?;
             self.agree(task).await?;
         }
@@ -32,6 +33,21 @@ impl Actor {
             self.first_seen().await;
         }
         Ok(())
+    }
+
+    /// Finds out what came of a start that was not answered, if there is one; whether it got through.
+    pub(super) async fn make_sure(&mut self) -> Result<bool> {
+        if !self.unsure {
+            return Ok(false);
+        }
+        let (task, exits) = (self.task().await?, self.exits);
+        self.unsure = false;
+        self.agree(task).await?;
+        let through = self.exits > exits || matches!(self.record.state, State::Running(_));
+        if !through {
+            super::stop::clear_host(self).await;
+        }
+        Ok(through)
     }
 
     fn agrees(&self, task: Option<&Process>) -> bool {
@@ -102,21 +118,80 @@ impl Actor {
             // A start that we did not live to finish.
             (_, Some(task)) => match task.status() {
                 Status::Running | Status::Paused | Status::Pausing => {
+                    let paused = task.status() != Status::Running;
+                    self.take_over(task.pid, paused).await;
+                }
+                // The start was asked for: it goes through, or is under way.
+                Status::Created if self.files().is_asked() => self.go_on().await,
+                Status::Stopped if self.is_news(&task) => {
+                    let at = clock::from_wire(task.exited_at.as_ref());
+                    self.timer = None;
                     self.record.state = State::Running(Running {
                         pid: task.pid,
-                        started_at: clock::now(),
-                        paused: task.status() != Status::Running,
+                        started_at: at.clone(),
+                        paused: false,
                         oom: false,
                         boot_id: super::start::boot_id(),
                     });
-                    self.publish();
-                    self.persist_or_log().await;
+                    self.emit("start", &[]);
+                    self.exited(Exit {
+                        pid: task.pid,
+                        code: task.exit_status,
+                        at,
+                    })
+                    .await;
                 }
                 _ => super::stop::clear(self).await,
             },
             (_, None) => {}
         }
         Ok(())
+    }
+
+    /// Whether an ended task is one whose start and end nobody has recorded: not one that was never started, nor what is left
+    /// of a recorded end.
+    fn is_news(&self, task: &Process) -> bool {
+        self.files().is_asked()
+            && match &self.record.state {
+                State::Created { .. } => true,
+                State::Exited(exited) | State::Restarting(exited) => {
+                    exited.finished_at != clock::from_wire(task.exited_at.as_ref())
+                }
+                State::Running(_) | State::Removing { .. } => false,
+            }
+    }
+
+    fn files(&self) -> Files {
+        Files::of(&self.app.config, &self.record.id)
+    }
+
+    /// Brings a start to its end that was asked for by somebody who did not live to see it.
+    async fn go_on(&mut self) {
+        match super::lost::start(&self.app, &self.record.id).await {
+            Ok(pid) => self.take_over(pid, false).await,
+            Err(error) => {
+                tracing::warn!(
+                    "go on with the start of container {}: {error}",
+                    self.record.id
+                );
+                super::stop::clear(self).await;
+            }
+        }
+    }
+
+    /// A task runs that the record does not know of.
+    async fn take_over(&mut self, pid: u32, paused: bool) {
+        self.timer = None;
+        self.record.state = State::Running(Running {
+            pid,
+            started_at: clock::now(),
+            paused,
+            oom: false,
+            boot_id: super::start::boot_id(),
+        });
+        self.publish();
+        self.persist_or_log().await;
+        self.emit("start", &[]);
     }
 
     /// What a fresh daemon owes a container that is down.

@@ -15,11 +15,12 @@ use proto::error::ErrorKind;
 
 use super::actor::Actor;
 use super::attach::Files;
+use super::lost::{self, Made};
 use super::record::Record;
 use super::rootfs::Accounts;
 use super::state::{Running, State};
 use crate::App;
-use crate::backend::{QUICK, SLOW, within};
+use crate::backend::{QUICK, within};
 use crate::clock;
 use crate::error::{During, Error, Result};
 use crate::spec::{self, Join, Shm};
@@ -29,19 +30,28 @@ use crate::spec::{self, Join, Shm};
 pub(super) struct Failed {
     pub(super) code: i64,
     pub(super) error: Error,
+    /// It may run all the same: containerd went away and did not come back to tell.
+    pub(super) unknown: bool,
 }
 
 /// Starts the container's task.
 pub(super) async fn launch(actor: &mut Actor) -> std::result::Result<Running, Failed> {
-    let outcome = attempt(actor).await;
-    if outcome.is_err() {
-        // The task, if it was made; the endpoint; the files.
-        super::stop::clear(actor).await;
+    match attempt(actor).await {
+        Ok(running) => Ok(running),
+        Err(lost::Failure::Refused(error)) => {
+            // The task, if it was made; the endpoint; the files.
+            super::stop::clear(actor).await;
+            Err(classify(error))
+        }
+        Err(lost::Failure::Unknown(error)) => Err(Failed {
+            code: 128,
+            error,
+            unknown: true,
+        }),
     }
-    outcome.map_err(classify)
 }
 
-async fn attempt(actor: &mut Actor) -> Result<Running> {
+async fn attempt(actor: &mut Actor) -> std::result::Result<Running, lost::Failure> {
     let app = actor.app.clone();
     let id = actor.record.id.clone();
     let files = Files::of(&app.config, &id);
@@ -58,24 +68,24 @@ async fn attempt(actor: &mut Actor) -> Result<Running> {
         terminal: actor.record.config.tty,
         ..Default::default()
     };
-    create_task(&app, &actor.record, &files, spec, request)
+    let made = create_task(&app, &actor.record, &files, spec, request)
         .await
-        .during(|| "failed to create task for container")?;
+        .map_err(|e| e.during("failed to create task for container"))?;
     // They must be connected before the process can write.
     for (input, reply) in std::mem::take(&mut actor.waiting) {
         if !reply.is_closed() {
             drop(reply.send(files.connect(input).await));
         }
     }
-    let request = tasks::StartRequest {
-        container_id: id.clone(),
-        exec_id: String::new(),
+    files.note_asked()?;
+    let pid = match made {
+        Made::Runs { pid } => pid,
+        Made::Created => lost::start(&app, &id)
+            .await
+            .map_err(|e| e.during("failed to start task for container"))?,
     };
-    let reply = within(SLOW, app.backend.tasks().start(request))
-        .await
-        .during(|| "failed to start task for container")?;
     Ok(Running {
-        pid: reply.pid,
+        pid,
         started_at: clock::now(),
         paused: false,
         oom: false,
@@ -90,21 +100,20 @@ async fn create_task(
     files: &Files,
     spec: Vec<u8>,
     mut request: tasks::CreateTaskRequest,
-) -> Result<()> {
+) -> std::result::Result<Made, lost::Failure> {
     let ours = app.config.runtimes.get(&record.runtime);
     if ours.is_none_or(super::foreign::is_ours) {
         record_in_containerd(app, record, spec.clone(), false).await?;
-        match within(SLOW, app.backend.tasks().create(request.clone())).await {
-            Err(e) if super::foreign::is_missing(&e) => {}
-            outcome => return outcome.map(drop),
+        match lost::create(app, request.clone()).await {
+            Err(lost::Failure::Refused(e)) if super::foreign::is_missing(&e) => {}
+            outcome => return outcome,
         }
     }
     record_in_containerd(app, record, spec, true).await?;
     let streams = super::foreign::begin(files, &request.stdout, request.terminal).await?;
     request.stdout = streams.stdout;
     request.stderr = streams.stderr;
-    within(SLOW, app.backend.tasks().create(request)).await?;
-    Ok(())
+    lost::create(app, request).await
 }
 
 /// Docker's exit code and status for a failed start, by the runtime's text.
@@ -115,26 +124,22 @@ fn classify(error: Error) -> Failed {
     let missing = has(&["executable file not found", "no such file or directory"]);
     let refused = has(&["permission denied", "is a directory"]);
     let misfit = has(&["mount"]) && has(&["not a directory"]);
+    let failed = |code, error| Failed {
+        code,
+        error,
+        unknown: false,
+    };
     match () {
-        () if runtime && has(&["exec"]) && missing => Failed {
-            code: 127,
-            error: error.with_kind(ErrorKind::InvalidArgument),
-        },
-        () if runtime && refused => Failed {
-            code: 126,
-            error: error.with_kind(ErrorKind::InvalidArgument),
-        },
-        () if runtime && misfit => Failed {
-            code: 127,
-            error: Error::invalid(format!(
-                "{text}: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type"
-            )),
-        },
-        () if runtime => Failed {
-            code: 128,
-            error: error.with_kind(ErrorKind::Internal),
-        },
-        () => Failed { code: 128, error },
+        () if runtime && has(&["exec"]) && missing => {
+            failed(127, error.with_kind(ErrorKind::InvalidArgument))
+        }
+        () if runtime && refused => failed(126, error.with_kind(ErrorKind::InvalidArgument)),
+        () if runtime && misfit => {
+            let advice = "Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type";
+            failed(127, Error::invalid(format!("{text}: {advice}")))
+        }
+        () if runtime => failed(128, error.with_kind(ErrorKind::Internal)),
+        () => failed(128, error),
     }
 }
 

@@ -161,7 +161,7 @@ pub(super) async fn clear(actor: &mut Actor) {
 }
 
 /// Deletes a task. One that still runs, as after a start that failed half-way, is killed first.
-async fn delete_task(app: &App, id: &str) -> Result<()> {
+pub(super) async fn delete_task(app: &App, id: &str) -> Result<()> {
     let mut client = app.backend.tasks();
     let request = tasks::DeleteTaskRequest {
         container_id: id.to_owned(),

@@ -17,10 +17,13 @@ use crate::io::{self, Hub, Owner, ProcessIo, Stdio};
 use crate::process::Live;
 use crate::reaper::Exit;
 use crate::runc::{Call, LONG, RuntimeError, SHORT};
-use crate::{diag, exit, file, rootfs};
+use crate::{diag, exit, file, rootfs, sys};
 
 /// How long output may take to end after its process.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// How long the init may take from the word to begin to its program.
+const BEGIN: Duration = Duration::from_secs(1);
 
 /// What a new container starts from.
 #[derive(Debug, Clone)]
@@ -267,13 +270,36 @@ pub(super) async fn start_init(
         traceparent: trace,
         ..Call::new("start", [context.id.as_str()])
     };
-    let result = context.runtime.run(call, LONG).await;
-    result
-        .map(|()| Started::Init)
-        .map_err(|source| TaskError::Runtime {
+    match context.runtime.run(call, LONG).await {
+        Ok(()) => Ok(Started::Init),
+        Err(error) if error.is_unknown() && has_begun(context).await => {
+            diag::warn(format_args!(
+                "start container {}: {error}; it runs all the same",
+                context.id
+            ));
+            Ok(Started::Init)
+        }
+        Err(source) => Err(TaskError::Runtime {
             verb: "start",
             source,
-        })
+        }),
+    }
+}
+
+/// Whether the program of a container was begun by a `start` that did not say so. A container is told started once: a client
+/// that tries again after an error must not make it run twice.
+async fn has_begun(context: &Context) -> bool {
+    let deadline = tokio::time::Instant::now() + BEGIN;
+    loop {
+        match context.runtime.status(&context.id).await.as_deref() {
+            Some("running" | "paused" | "stopped") => return true,
+            // The word to begin may be on its way to the init.
+            _ if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            _ => return false,
+        }
+    }
 }
 
 /// The runtime's `exec`.
@@ -303,11 +329,26 @@ pub(super) async fn start_exec(context: &Context, exec: NewExec) -> Result<Start
         pid_file: &pid_file,
     };
     let result = launch(context, request).await;
+    if let Err(TaskError::Runtime { source, .. }) = &result
+        && source.is_unknown()
+    {
+        end_half_started(context, &pid_file);
+    }
     for leftover in [spec, log, pid_file] {
         file::remove(&leftover);
     }
     let (live, exit, io) = result?;
     Ok(Started::Exec { live, exit, io })
+}
+
+/// An exec whose runtime call did not say what it did is refused, so its process must not stay.
+fn end_half_started(context: &Context, pid_file: &Path) {
+    if let Ok(pid) = read_pid(pid_file)
+        && context.reaper.adopt(pid).is_some()
+        && let Err(error) = sys::signal(pid, 9)
+    {
+        diag::debug(format_args!("end half-started exec {pid}: {error}"));
+    }
 }
 
 /// The runtime's `kill`.

@@ -1,7 +1,8 @@
 //! A shim under test: the real binary, started as containerd starts it, over a scripted runtime; no root is needed.
 //!
 //! The runtime (`runtime.sh`) runs a container's command from `BUNDLE/command` in a plain process that is orphaned to the shim,
-//! as a real runtime's init is. Files in the bundle change its manners: `slow-exec` holds `exec` up until it is removed.
+//! as a real runtime's init is. Files in the bundle change its manners: `slow-exec` holds `exec` up until it is removed,
+//! `die-before` and `die-after` end `start` by a signal before and after it has let the container go.
 
 #![allow(
     dead_code,
@@ -51,7 +52,11 @@ create)
   [ -e "$bundle/refuse" ] && fail "$(cat "$bundle/refuse")"
   mkfifo "$bundle/go" || fail "container $id already exists"
   leave "$pidfile" 'read x < "$0/go"; . "$0/command"' "$bundle" ;;
-start) echo go > "$bundle/go" ;;
+start)
+  if [ -e "$bundle/die-before" ]; then kill -9 $$; fi
+  echo go > "$bundle/go"; touch "$bundle/started"
+  if [ -e "$bundle/die-after" ]; then kill -9 $$; fi ;;
+state) if [ -e "$bundle/started" ]; then echo '{"status":"running"}'; else echo '{"status":"created"}'; fi ;;
 exec)
   script=$(sed -n 's/.*"script":"\(.*\)".*/\1/p' "$process")
   leave "$pidfile" "$script" "$bundle"
