@@ -1,27 +1,15 @@
 //! Real daemons of the field, run like a stack of ours: own folder, own network namespace.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
+use crate::http::ping;
 use crate::stack::{send, tail, wait_end};
 use crate::{eventually, require};
-
-/// Asks a Docker API socket for a ping.
-pub fn ping(socket: &Path) -> Result<()> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    ensure!(answer.starts_with("HTTP/1.1 200"), "answer {answer:?}");
-    Ok(())
-}
 
 /// A real dockerd with its own containerd.
 #[derive(Debug)]
@@ -73,8 +61,14 @@ impl Dockerd {
         Ok(daemon)
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Its API's socket.
+    pub fn socket(&self) -> PathBuf {
         self.dir.path().join("docker.sock")
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The API's address.

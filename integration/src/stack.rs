@@ -63,6 +63,12 @@ impl Stack {
         })
     }
 
+    /// Gives dockerd-lite more arguments at its next start.
+    pub fn add_arguments(&mut self, arguments: &[&str]) {
+        let more = arguments.iter().map(|a| (*a).to_owned());
+        self.arguments.extend(more);
+    }
+
     /// Starts dockerd-lite (again) and waits until it answers.
     pub fn start_daemon(&mut self) -> Result<()> {
         self.spawn_daemon()?;
@@ -97,9 +103,8 @@ impl Stack {
     /// Waits until the daemon answers a ping.
     pub fn wait_ready(&mut self, limit: Duration) -> Result<()> {
         let socket = self.path("docker.sock");
-        let answered = eventually::within(limit, "dockerd-lite answers", || {
-            crate::peers::ping(&socket)
-        });
+        let answered =
+            eventually::within(limit, "dockerd-lite answers", || crate::http::ping(&socket));
         answered.with_context(|| format!("dockerd-lite's log: {}", tail(&self.path("dockerd.log"))))
     }
 

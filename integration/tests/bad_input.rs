@@ -68,10 +68,10 @@ impl Case {
 /// The answer has the status, and its message says `text`.
 fn is(answer: &Answer, status: u16, text: &str) -> Result<()> {
     ensure!(
-        answer.status == status && answer.body.contains(text),
+        answer.status == status && answer.text().contains(text),
         "wanted {status} {text:?}, got {answer:?}"
     );
-    ensure!(answer.body.starts_with("{\"message\":\""), "{answer:?}");
+    ensure!(answer.text().starts_with("{\"message\":\""), "{answer:?}");
     Ok(())
 }
 

@@ -24,7 +24,7 @@ use nix::sys::signal::Signal;
 use crate::leaks::Scope;
 use crate::programs::{self, Output, run};
 use crate::stack::{self, send, tail, wait_end};
-use crate::{eventually, images, peers};
+use crate::{eventually, http, images};
 use parts::{Client, Middle, Part as _, Release, Runtime, Shim};
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -211,7 +211,7 @@ impl Rig {
         self.engine = Some(self.spawn(&program, &arguments, "engine.log")?);
         let socket = self.path("d.sock");
         eventually::within(Duration::from_secs(60), "it answers", || {
-            peers::ping(&socket)
+            http::ping(&socket)
         })
         .with_context(|| format!("its log: {}", tail(&self.path("engine.log"))))
     }

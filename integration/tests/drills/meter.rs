@@ -1,0 +1,105 @@
+//! What a chain costs: CPU by control groups, which forget nobody who has ended; memory as the kernel shares it out.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// Counts the CPU of some processes and of all that they start.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    group: PathBuf,
+}
+
+/// The folder of a group in the hierarchy that counts CPU.
+pub(crate) fn group(name: &str) -> PathBuf {
+    let root = Path::new("/sys/fs/cgroup");
+    let counting = ["cpuacct", "cpu,cpuacct"].map(|c| root.join(c));
+    let found = counting.into_iter().find(|folder| folder.is_dir());
+    found.unwrap_or_else(|| root.to_owned()).join(name)
+}
+
+/// CPU that a group and those below it have used.
+pub(crate) fn used(group: &Path) -> Result<Duration> {
+    if let Ok(text) = std::fs::read_to_string(group.join("cpuacct.usage")) {
+        return Ok(Duration::from_nanos(text.trim().parse()?));
+    }
+    let file = group.join("cpu.stat");
+    let text =
+        std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+    let micros = text.lines().find_map(|l| l.strip_prefix("usage_usec "));
+    let micros = micros.with_context(|| format!("no usage in {}", file.display()))?;
+    Ok(Duration::from_micros(micros.trim().parse()?))
+}
+
+impl Meter {
+    /// Puts these processes into a group of their own.
+    pub(crate) fn of(name: &str, pids: &[u32]) -> Result<Self> {
+        let group = group(name);
+        std::fs::create_dir(&group).with_context(|| format!("make {}", group.display()))?;
+        let meter = Self { group };
+        for pid in pids {
+            std::fs::write(meter.group.join("cgroup.procs"), pid.to_string())
+                .with_context(|| format!("move {pid} to {}", meter.group.display()))?;
+        }
+        Ok(meter)
+    }
+
+    /// CPU used since the begin.
+    pub(crate) fn used(&self) -> Result<Duration> {
+        used(&self.group)
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        let Some(root) = self.group.parent() else {
+            return;
+        };
+        let pids = std::fs::read_to_string(self.group.join("cgroup.procs")).unwrap_or_default();
+        for pid in pids.lines() {
+            // It may have ended; if it has not, the group stays and the tidying of the run finds it.
+            let _ = std::fs::write(root.join("cgroup.procs"), pid);
+        }
+        let _ = std::fs::remove_dir(&self.group);
+    }
+}
+
+/// Proportional memory of a process, in KiB.
+pub(crate) fn pss(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    number(&text, "Pss:").with_context(|| format!("no PSS in {path}"))
+}
+
+/// How many threads a process has.
+pub(crate) fn threads(pid: u32) -> Result<usize> {
+    Ok(std::fs::read_dir(format!("/proc/{pid}/task"))?.count())
+}
+
+/// Memory that the machine can still give, in KiB.
+pub(crate) fn available() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    number(&text, "MemAvailable:").context("no MemAvailable in /proc/meminfo")
+}
+
+fn number(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|l| l.strip_prefix(name))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+/// Pids of the children of a process.
+pub(crate) fn children(parent: u32) -> Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else {
+            continue;
+        };
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let after = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        if after.split(' ').nth(1) == Some(&parent.to_string()) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
