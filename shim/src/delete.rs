@@ -1,6 +1,6 @@
 //! The mode `delete`: what is left when a shim is gone. Also run on the clean path, where there is nothing left to do.
 //!
-//! Force-deletes the container in the runtime, kills what still runs in its cgroup, unmounts the root file system, removes
+//! Ends a shim that is stopped, force-deletes the container in the runtime, kills what still runs in its cgroup, unmounts the root file system, removes
 //! dead sockets, and writes the recorded exit to standard output; without a record the container was ended by this, so 137
 //! and a record that says so. Every step may find its work done already. Async only for the runtime call.
 
@@ -20,6 +20,7 @@ use crate::options::RuntimeOptions;
 use crate::process::{self, Live};
 use crate::reaper::{Exit, Reaper};
 use crate::runc::{Call, Runc, SHORT};
+use crate::spec::Spec;
 use crate::{BoxError, chain, clock, diag, file, rootfs, sys};
 
 /// Exit status of a container that was ended because its shim was gone.
@@ -36,6 +37,7 @@ pub(crate) fn run(args: &Args) -> Result<(), BoxError> {
         .enable_io()
         .enable_time()
         .build()?;
+    end_stopped_shim(args, &bundle, &shim);
     runtime.block_on(force_delete(args, &bundle))?;
     end_processes(&shim);
     rootfs::unmount_all(&bundle.join(layout::ROOTFS))?;
@@ -81,6 +83,31 @@ fn shim_record(bundle: &Path) -> ShimRecord {
     ShimRecord {
         pid: text.trim().parse().unwrap_or(0),
         ..ShimRecord::default()
+    }
+}
+
+/// A shim that is held by a signal is as good as dead to the daemon that gave it up, but keeps its container's processes as
+/// zombies and would go on one day. One that serves other containers as well is left alone.
+fn end_stopped_shim(args: &Args, bundle: &Path, shim: &ShimRecord) {
+    let group = Spec::load_optional(bundle).ok().and_then(Spec::group);
+    let is_held = || {
+        process::stat(shim.shim_pid).is_some_and(|stat| {
+            stat.stopped && shim.shim_start_time != 0 && stat.start_time == shim.shim_start_time
+        })
+    };
+    if group.is_some_and(|group| group != args.id) || !is_held() {
+        return;
+    }
+    let deadline = std::time::Instant::now() + GONE;
+    if let Err(error) = sys::signal(shim.shim_pid, 9) {
+        diag::warn(format_args!("end stopped shim {}: {error}", shim.shim_pid));
+    }
+    let there = || {
+        process::stat(shim.shim_pid)
+            .is_some_and(|stat| stat.start_time == shim.shim_start_time && !stat.zombie)
+    };
+    while there() && std::time::Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

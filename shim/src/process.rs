@@ -111,6 +111,8 @@ pub(crate) struct Stat {
     pub(crate) parent: u32,
     pub(crate) start_time: u64,
     pub(crate) zombie: bool,
+    /// Held by a signal or a tracer.
+    pub(crate) stopped: bool,
 }
 
 /// Reads `/proc/PID/stat`; none if there is no such process.
@@ -122,13 +124,14 @@ pub(crate) fn stat(pid: u32) -> Option<Stat> {
 fn parse_stat(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace();
-    let zombie = matches!(fields.next()?, "Z" | "X");
+    let word = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
     let start_time = fields.nth(17)?.parse().ok()?;
     Some(Stat {
         parent,
         start_time,
-        zombie,
+        zombie: matches!(word, "Z" | "X"),
+        stopped: matches!(word, "T" | "t"),
     })
 }
 
@@ -175,7 +178,7 @@ mod tests {
         #[test]
         fn a_strange_name_does_not_move_the_fields(name in "[ -~]{0,15}") {
             let line = format!("7 ({name}) Z 42 1 1 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 99 1000 10");
-            prop_assert_eq!(parse_stat(&line), Some(Stat { parent: 42, start_time: 99, zombie: true }));
+            prop_assert_eq!(parse_stat(&line), Some(Stat { parent: 42, start_time: 99, zombie: true, stopped: false }));
         }
 
         #[test]

@@ -96,9 +96,6 @@ impl Shim {
                 request.bundle
             )));
         }
-        if !request.checkpoint.is_empty() {
-            return Err(TaskError::Unsupported("create from a checkpoint"));
-        }
         let options = RuntimeOptions::from_any(request.options.as_ref())?;
         let runtime = Runc::new(
             &options,
@@ -141,6 +138,7 @@ impl Task for Shim {
         request: v2::CreateTaskRequest,
     ) -> Result<v2::CreateTaskResponse, Status> {
         let context = self.context(&request)?;
+        let checkpoint = Some(request.checkpoint).filter(|path| !path.is_empty());
         let new = NewTask {
             rootfs: request.rootfs,
             stdio: Stdio {
@@ -150,6 +148,7 @@ impl Task for Shim {
                 terminal: request.terminal,
             },
             trace: trace(ctx),
+            checkpoint: checkpoint.map(PathBuf::from),
         };
         let pid = self.containers.create(context, new).await?;
         Ok(v2::CreateTaskResponse { pid })

@@ -314,3 +314,39 @@ async fn a_trace_reaches_the_runtime() {
     assert_eq!(seen.trim(), trace);
     assert!(!task.bundle.join("trace-create").exists());
 }
+
+#[tokio::test]
+async fn a_checkpoint_is_restored_by_the_start() {
+    let mut stack = Stack::new();
+    stack.daemon_up().await;
+    let task = stack.container("c1", "echo back; exit 4").await;
+    let out = task.bundle.join("out");
+    let uri = format!("file://{}", out.display());
+    let pid = task.create_from("/checkpoints/one", "", &uri, "").await;
+    assert_eq!(pid.unwrap(), 0);
+    let state = task.state("").await.unwrap();
+    assert_eq!((state.pid, state.status), (0, 1));
+    let pid = task.start("").await.unwrap();
+    assert!(pid > 1);
+    assert_eq!(task.wait("").await.unwrap(), 4);
+    let gone = task.delete("").await.unwrap();
+    assert_eq!((gone.pid, gone.exit_status), (pid, 4));
+    assert_eq!(std::fs::read_to_string(out).unwrap(), "back\n");
+    let told = stack.told.wait_for(4).await;
+    assert_eq!(
+        told,
+        [
+            "/tasks/create",
+            "/tasks/start",
+            "/tasks/exit c1=4",
+            "/tasks/delete"
+        ]
+    );
+    // One that is never started goes as well.
+    let other = stack.container("c2", "exit 0").await;
+    other
+        .create_from("/checkpoints/one", "", "", "")
+        .await
+        .unwrap();
+    assert_eq!(other.delete("").await.unwrap().pid, 0);
+}

@@ -73,6 +73,33 @@ async fn delete_ends_the_container_of_a_killed_shim() {
 }
 
 #[tokio::test]
+async fn delete_ends_a_stopped_shim() {
+    let stack = Stack::new();
+    let task = stack.container("c1", "exec sleep 1000").await;
+    let pid = task.create("", "", "").await.unwrap();
+    task.start("").await.unwrap();
+    let shim = task.shim_pid().await;
+    let stop = std::process::Command::new("kill")
+        .args(["-STOP", &shim.to_string()])
+        .status();
+    assert!(stop.unwrap().success());
+    eventually("the shim is stopped", || {
+        let stat = std::fs::read_to_string(format!("/proc/{shim}/stat")).unwrap();
+        stat.contains(") T ").then_some(()).ok_or(stat)
+    })
+    .await;
+    let output = stack.run_shim("c1", &["delete"], b"");
+    let response = DeleteResponse::decode(output.stdout.as_slice()).unwrap();
+    assert_eq!((response.pid, response.exit_status), (pid, 137));
+    for pid in [shim, pid] {
+        eventually("its end", || {
+            (!is_alive(pid)).then_some(()).ok_or(pid.to_string())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn delete_tells_the_recorded_status() {
     let stack = Stack::new();
     let task = stack.container("c1", "exit 5").await;

@@ -14,7 +14,7 @@ use crate::meter::Meter;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 fn lines() -> usize {
-    if full() { 1_000_000 } else { 50_000 }
+    if full() { 1_000_000 } else { 20_000 }
 }
 
 #[test]

@@ -172,7 +172,7 @@ fn containers_cost_little_and_the_last_as_much_as_the_first() -> Result<()> {
 
 /// Memory, threads and CPU of idle ones, made one after another.
 fn idle(stack: &Stack, fleet: &Fleet, containerd: u32) -> Result<()> {
-    let count = if full() { 200 } else { 10 };
+    let count = if full() { 200 } else { 6 };
     let (available, grown) = (meter::available()?, meter::pss(containerd)?);
     let batch = fleet.grow(count, 1)?;
     batch.print(&format!("{count} one after another"));
@@ -261,7 +261,7 @@ fn docker_beside(count: usize) -> Result<()> {
 
 /// Many at a time: nobody waits much longer than the others.
 fn parallel(fleet: &Fleet) -> Result<()> {
-    let count = if full() { 320 } else { 32 };
+    let count = if full() { 320 } else { 16 };
     let batch = fleet.grow(count, 32)?;
     batch.print(&format!("{count}, 32 at a time"));
     let (p99, median) = (batch.percentile(99), batch.percentile(50));

@@ -44,7 +44,7 @@ struct Storm {
 
 #[test]
 fn nothing_is_lost_in_a_storm() -> Result<()> {
-    let (kills, stops) = if full() { (200, 50) } else { (24, 6) };
+    let (kills, stops) = if full() { (200, 50) } else { (16, 4) };
     let mut random = Random::seeded("storm");
     let mut stack = Stack::start()?;
     images::busybox(&stack)?;

@@ -17,7 +17,7 @@ use crate::scale::all_end;
 
 /// Containers, those whose shim is stopped, and those whose shim is a socket that never answers.
 fn counts() -> (usize, usize, usize) {
-    if full() { (200, 50, 20) } else { (12, 4, 2) }
+    if full() { (200, 50, 20) } else { (8, 3, 2) }
 }
 
 fn name(number: usize) -> String {

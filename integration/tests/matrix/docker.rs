@@ -11,7 +11,8 @@ const SOON: Duration = Duration::from_secs(30);
 
 /// A container that says so when it is ready and ends with 5 on SIGTERM.
 pub(crate) const LIVE: &str = "trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done";
-/// Names its terminal. It stays a moment: Go shims close a terminal when its process ends, whether it was read or not.
+/// Names its terminal. It stays a moment: Go shims close a terminal when its process ends, whether it was read or not, and so
+/// lose the last words of one in thirty with any runtime.
 pub(crate) const TTY: &str = "tty; sleep 0.2";
 /// Allocates until it is killed.
 pub(crate) const GREEDY: &str = "x=a; while :; do x=$x$x; done";

@@ -35,8 +35,6 @@ pub(crate) enum TaskError {
     Invalid(String),
     #[error("exec id: {0}")]
     Id(proto::ids::IdError),
-    #[error("{0} is not supported")]
-    Unsupported(&'static str),
     #[error(transparent)]
     Options(#[from] OptionsError),
     #[error("prepare root file system")]
@@ -80,7 +78,7 @@ impl TaskError {
                 ErrorKind::InvalidArgument
             }
             Self::Io(error) if error.is_request() => ErrorKind::InvalidArgument,
-            Self::Rootfs(RootfsError::Option(_)) | Self::Unsupported(_) => ErrorKind::Unimplemented,
+            Self::Rootfs(RootfsError::Option(_)) => ErrorKind::Unimplemented,
             Self::Runtime {
                 source: RuntimeError::Deadline { .. },
                 ..

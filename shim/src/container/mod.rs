@@ -113,7 +113,7 @@ enum Message {
     Request(Request),
     Exited(ProcessRef, Live, Exit),
     Oom,
-    Created(Box<Result<work::Created, TaskError>>),
+    Created(Box<Result<work::Made, TaskError>>),
     Started(
         ProcessRef,
         Box<Result<work::Started, TaskError>>,
@@ -252,6 +252,8 @@ struct Owner {
     oom_watch: Option<JoinHandle<()>>,
     create_reply: Option<Reply<u32>>,
     rootfs: Vec<proto::containerd::types::Mount>,
+    /// Where init is restored from by its start.
+    checkpoint: Option<PathBuf>,
     /// Nothing is left of the container.
     over: bool,
 }
@@ -277,6 +279,7 @@ impl Owner {
             oom_watch: None,
             create_reply: Some(reply),
             rootfs: new.rootfs.clone(),
+            checkpoint: new.checkpoint.clone(),
             over: false,
         };
         owner.spawn(async move { Message::Created(Box::new(work::create(&context, new).await)) });

@@ -8,44 +8,70 @@ use crate::clock;
 use crate::process::{Pause, ProcessState};
 
 impl Owner {
-    pub(super) fn created(&mut self, result: Result<work::Created, TaskError>) {
+    pub(super) fn created(&mut self, result: Result<work::Made, TaskError>) {
         let reply = self.create_reply.take();
-        match result {
-            Ok(created) => {
-                self.init.state = ProcessState::Created(created.live);
-                self.init.hub = created.hub;
-                self.init.set_io(created.io);
-                self.cgroup = created.cgroup;
-                self.watch_exit(ProcessRef::Init, created.live, created.exit);
-                self.watch_oom();
-                let stdio = &self.init.stdio;
-                self.context.publisher.publish(
-                    "/tasks/create",
-                    &events::TaskCreate {
-                        container_id: self.context.id.clone(),
-                        bundle: self.context.bundle.to_string_lossy().into_owned(),
-                        rootfs: std::mem::take(&mut self.rootfs),
-                        io: Some(events::TaskIo {
-                            stdin: stdio.stdin.clone(),
-                            stdout: stdio.stdout.clone(),
-                            stderr: stdio.stderr.clone(),
-                            terminal: stdio.terminal,
-                        }),
-                        checkpoint: String::new(),
-                        pid: created.live.pid,
-                    },
-                );
-                if let Some(reply) = reply {
-                    answer(reply, Ok(created.live.pid));
-                }
+        let pid = match result {
+            Ok(work::Made::Created(created)) => {
+                let live = created.live;
+                self.init.state = ProcessState::Created(live);
+                self.take_init(created);
+                live.pid
+            }
+            Ok(work::Made::Checkpointed(hub)) => {
+                self.init.state = ProcessState::Registered;
+                self.init.hub = hub;
+                0
             }
             Err(error) => {
                 self.finish();
                 if let Some(reply) = reply {
                     answer(reply, Err(error));
                 }
+                return;
             }
+        };
+        let stdio = &self.init.stdio;
+        let checkpoint = self.checkpoint.as_ref();
+        self.context.publisher.publish(
+            "/tasks/create",
+            &events::TaskCreate {
+                container_id: self.context.id.clone(),
+                bundle: self.context.bundle.to_string_lossy().into_owned(),
+                rootfs: std::mem::take(&mut self.rootfs),
+                io: Some(events::TaskIo {
+                    stdin: stdio.stdin.clone(),
+                    stdout: stdio.stdout.clone(),
+                    stderr: stdio.stderr.clone(),
+                    terminal: stdio.terminal,
+                }),
+                checkpoint: checkpoint
+                    .map(|path| path.to_string_lossy().into_owned())
+                    .unwrap_or_default(),
+                pid,
+            },
+        );
+        if let Some(reply) = reply {
+            answer(reply, Ok(pid));
         }
+    }
+
+    /// Takes over the process of init and what came with it.
+    fn take_init(&mut self, created: work::Created) {
+        self.init.hub = created.hub;
+        self.init.set_io(created.io);
+        self.cgroup = created.cgroup;
+        self.watch_exit(ProcessRef::Init, created.live, created.exit);
+        self.watch_oom();
+    }
+
+    fn tell_started(&self, pid: u32) {
+        self.context.publisher.publish(
+            "/tasks/start",
+            &events::TaskStart {
+                container_id: self.context.id.clone(),
+                pid,
+            },
+        );
     }
 
     pub(super) fn started(
@@ -63,14 +89,15 @@ impl Owner {
         match (result, live) {
             (Ok(work::Started::Init), Some(live)) => {
                 held.state = ProcessState::Running(live);
-                self.context.publisher.publish(
-                    "/tasks/start",
-                    &events::TaskStart {
-                        container_id: self.context.id.clone(),
-                        pid: live.pid,
-                    },
-                );
+                self.tell_started(live.pid);
                 answer(reply, Ok(live.pid));
+            }
+            (Ok(work::Started::Restored(created)), _) => {
+                let pid = created.live.pid;
+                held.state = ProcessState::Running(created.live);
+                self.tell_started(pid);
+                self.take_init(created);
+                answer(reply, Ok(pid));
             }
             (Ok(work::Started::Exec { live, exit, io }), _) => {
                 held.state = ProcessState::Running(live);

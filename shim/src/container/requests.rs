@@ -109,6 +109,19 @@ impl Owner {
             hub.accept_pending();
         }
         match process {
+            ProcessRef::Init if live.is_none() => {
+                let (stdio, hub) = (held.stdio.clone(), held.hub.clone());
+                let new = work::NewTask {
+                    rootfs: Vec::new(),
+                    stdio,
+                    trace,
+                    checkpoint: self.checkpoint.clone(),
+                };
+                self.spawn(async move {
+                    let result = work::restore(&context, new, hub).await;
+                    Message::Started(ProcessRef::Init, Box::new(result), reply)
+                });
+            }
             ProcessRef::Init => self.spawn(async move {
                 let result = work::start_init(&context, trace).await;
                 Message::Started(ProcessRef::Init, Box::new(result), reply)
@@ -148,6 +161,7 @@ impl Owner {
             ProcessState::Registered if paused => {
                 refuse("process in a paused", "paused container's")
             }
+            ProcessState::Registered if held.deletes.is_some() => refuse("container", "deleted"),
             ProcessState::Registered => Ok(()),
             ProcessState::Created(_) if !is_exec && held.deletes.is_none() => Ok(()),
             ProcessState::Created(_) => refuse("container", "deleted"),
@@ -388,6 +402,10 @@ impl Owner {
                         ));
                     }
                 });
+            }
+            ProcessState::Registered if process == ProcessRef::Init => {
+                held.deletes = Some(vec![reply]);
+                self.begin_delete(process);
             }
             ProcessState::Registered => {
                 self.drop_exec(&process);

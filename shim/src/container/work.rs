@@ -31,6 +31,17 @@ pub(crate) struct NewTask {
     pub(crate) rootfs: Vec<Mount>,
     pub(crate) stdio: Stdio,
     pub(crate) trace: Option<String>,
+    /// Folder of a checkpoint: the container is restored from it by its start.
+    pub(crate) checkpoint: Option<PathBuf>,
+}
+
+/// What a create came to.
+#[derive(Debug)]
+pub(super) enum Made {
+    /// Its init waits for the start.
+    Created(Created),
+    /// All is prepared; there is no process before the start. Attachers come to the hub.
+    Checkpointed(Option<Arc<Hub>>),
 }
 
 /// A container whose init waits for its start.
@@ -47,6 +58,8 @@ pub(super) struct Created {
 #[derive(Debug)]
 pub(super) enum Started {
     Init,
+    /// Init, out of a checkpoint.
+    Restored(Created),
     Exec {
         live: Live,
         exit: oneshot::Receiver<Exit>,
@@ -74,17 +87,25 @@ pub(crate) struct ShimRecord {
     /// Attach socket of init.
     #[serde(default)]
     pub(crate) attach: Option<PathBuf>,
+    /// The shim itself.
+    #[serde(default)]
+    pub(crate) shim_pid: u32,
+    #[serde(default)]
+    pub(crate) shim_start_time: u64,
 }
 
 /// Name of [`ShimRecord`] in the bundle.
 pub(crate) const SHIM_RECORD: &str = "shim.json";
 
 /// Makes the container: options, mounts, stdio, the runtime's `create`. On failure nothing is left.
-pub(super) async fn create(context: &Context, new: NewTask) -> Result<Created, TaskError> {
+pub(super) async fn create(context: &Context, new: NewTask) -> Result<Made, TaskError> {
     context.options.store(&context.bundle)?;
     let root = context.bundle.join(layout::ROOTFS);
     rootfs::mount_all(&new.rootfs, &root)?;
-    let result = create_mounted(context, &new).await;
+    let result = match &new.checkpoint {
+        Some(_) => new.stdio.hub().map(Made::Checkpointed).map_err(Into::into),
+        None => create_mounted(context, &new).await.map(Made::Created),
+    };
     if result.is_err()
         && !new.rootfs.is_empty()
         && let Err(error) = rootfs::unmount_all(&root)
@@ -99,24 +120,64 @@ pub(super) async fn create(context: &Context, new: NewTask) -> Result<Created, T
 
 async fn create_mounted(context: &Context, new: &NewTask) -> Result<Created, TaskError> {
     let hub = new.stdio.hub()?;
+    run_init(context, "create", Vec::new(), new, hub).await
+}
+
+/// Restores the container from its checkpoint; its processes run when this returns.
+pub(super) async fn restore(
+    context: &Context,
+    new: NewTask,
+    hub: Option<Arc<Hub>>,
+) -> Result<Started, TaskError> {
+    let image = new.checkpoint.clone().unwrap_or_default();
+    let work = context.bundle.join(layout::WORK).join("criu-work");
+    let args: Vec<OsString> = vec![
+        "--image-path".into(),
+        image.into(),
+        "--work-path".into(),
+        work.clone().into(),
+        "--detach".into(),
+        "--no-subreaper".into(),
+    ];
+    let restored = run_init(context, "restore", args, &new, hub).await;
+    if restored.is_err() {
+        // The log of criu says more than the runtime; keep it where people look.
+        let _ = std::fs::copy(
+            work.join("restore.log"),
+            context.bundle.join("criu-restore.log"),
+        );
+    }
+    // It may not exist, or go with the bundle.
+    let _ = std::fs::remove_dir_all(&work);
+    restored.map(Started::Restored)
+}
+
+/// The runtime call that makes init, and the note of what it left.
+async fn run_init(
+    context: &Context,
+    verb: &'static str,
+    mut args: Vec<OsString>,
+    new: &NewTask,
+    hub: Option<Arc<Hub>>,
+) -> Result<Created, TaskError> {
     let pid_file = context.bundle.join(layout::INIT_PID);
     file::remove(&pid_file);
-    let mut args: Vec<OsString> = vec![
+    args.extend([
         "--bundle".into(),
         context.bundle.clone().into(),
         "--pid-file".into(),
         pid_file.clone().into(),
-    ];
+    ]);
     if context.options.no_pivot_root {
         args.push("--no-pivot".into());
     }
-    if context.options.no_new_keyring {
+    if context.options.no_new_keyring && verb == "create" {
         args.push("--no-new-keyring".into());
     }
     let request = Launch {
         call: Call {
             traceparent: new.trace.clone(),
-            ..Call::new("create", args)
+            ..Call::new(verb, args)
         },
         name: "init",
         stdio: &new.stdio,
@@ -131,12 +192,15 @@ async fn create_mounted(context: &Context, new: &NewTask) -> Result<Created, Tas
         }
     };
     let cgroup = Cgroup::of(live.pid);
+    let own = Live::of(std::process::id());
     let record = ShimRecord {
         version: 1,
         pid: live.pid,
         start_time: live.start_time,
         cgroup: cgroup.clone(),
         attach: hub.as_ref().map(|hub| hub.path().to_owned()),
+        shim_pid: own.pid,
+        shim_start_time: own.start_time,
     };
     let json = serde_json::to_vec(&record).expect("a struct of numbers and texts is always JSON");
     file::replace(&context.bundle.join(SHIM_RECORD), &json)?;

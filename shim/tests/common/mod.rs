@@ -43,7 +43,7 @@ leave() {
 }
 while [ $# -gt 0 ]; do case $1 in
   --bundle) bundle=$2; shift 2;; --pid-file) pidfile=$2; shift 2;; --process) process=$2; shift 2;;
-  --resources) shift 2;; --force) force=1; shift;; --*) shift;; *) id=${id:-$1}; last=$1; shift;;
+  --resources|--image-path|--work-path) shift 2;; --force) force=1; shift;; --*) shift;; *) id=${id:-$1}; last=$1; shift;;
 esac; done
 [ -n "$bundle" ] || bundle=$PWD
 [ -z "$TRACEPARENT" ] || echo "$TRACEPARENT" > "$bundle/trace-$verb"
@@ -56,6 +56,7 @@ start)
   if [ -e "$bundle/die-before" ]; then kill -9 $$; fi
   echo go > "$bundle/go"; touch "$bundle/started"
   if [ -e "$bundle/die-after" ]; then kill -9 $$; fi ;;
+restore) leave "$pidfile" '. "$0/command"' "$bundle" ;;
 state) if [ -e "$bundle/started" ]; then echo '{"status":"running"}'; else echo '{"status":"created"}'; fi ;;
 exec)
   script=$(sed -n 's/.*"script":"\(.*\)".*/\1/p' "$process")
@@ -290,6 +291,17 @@ impl Task {
     }
 
     pub async fn create(&self, stdin: &str, stdout: &str, stderr: &str) -> Result<u32, Status> {
+        self.create_from("", stdin, stdout, stderr).await
+    }
+
+    /// Creates it out of a checkpoint, unless that is empty.
+    pub async fn create_from(
+        &self,
+        checkpoint: &str,
+        stdin: &str,
+        stdout: &str,
+        stderr: &str,
+    ) -> Result<u32, Status> {
         let options = proto::any::pack(&Options {
             binary_name: self.runtime.to_string_lossy().into_owned(),
             root: self
@@ -306,6 +318,7 @@ impl Task {
             stdout: stdout.to_owned(),
             stderr: stderr.to_owned(),
             options: Some(options),
+            checkpoint: checkpoint.to_owned(),
             ..v2::CreateTaskRequest::default()
         };
         Ok(self.client.create(&call(), LIMIT, &request).await?.pid)
