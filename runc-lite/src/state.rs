@@ -37,6 +37,9 @@ pub(crate) enum StateError {
     /// An id that is no file name.
     #[error("invalid container ID format: \"{0}\"")]
     BadId(String),
+    /// An id of no characters.
+    #[error("container id cannot be empty")]
+    NoId,
     /// There is no such container.
     #[error("container does not exist")]
     NotFound,
@@ -359,7 +362,10 @@ impl StateDir {
 /// Refuses ids that are not plain names.
 fn check_id(id: &str) -> Result<(), StateError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
-    if id.is_empty() || id.len() > 1024 || id == "." || id == ".." || !id.chars().all(plain) {
+    if id.is_empty() {
+        return Err(StateError::NoId);
+    }
+    if id.len() > 1024 || id == "." || id == ".." || !id.chars().all(plain) {
         return Err(StateError::BadId(id.to_owned()));
     }
     Ok(())

@@ -17,7 +17,7 @@ pub enum CgroupError {
         source: io::Error,
     },
     /// The kernel refused a value.
-    #[error("write {value:?} to {}", path.display())]
+    #[error("failed to write {value:?}: write {}", path.display())]
     Write {
         /// What was written.
         value: String,

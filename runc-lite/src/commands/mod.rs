@@ -185,7 +185,7 @@ pub(crate) fn main() -> u8 {
         Some(other) => {
             return fail(
                 "",
-                &CommandError::Refused(format!("unknown log-format \"{other}\"")),
+                &CommandError::Refused(format!("invalid log-format: {other}")),
             );
         }
     };
@@ -219,7 +219,10 @@ pub(crate) fn main() -> u8 {
         Ok(code) => code,
         Err(CommandError::Args(e)) => {
             // The help of the command, as the user got its options wrong.
-            eprint!("Incorrect Usage.\n\n{}", args::command_help(table));
+            say(format_args!(
+                "Incorrect Usage.\n\n{}",
+                args::command_help(table)
+            ));
             fail("", &CommandError::Args(e))
         }
         Err(e) => fail(table.name, &e),

@@ -8,10 +8,7 @@ pub(super) fn pause(context: &Context, parsed: &Parsed) -> Result<(), CommandErr
     let container = context.container(parsed)?;
     match container.status() {
         Status::Running | Status::Created => Ok(container.cgroup()?.freeze()?),
-        other => refuse(format!(
-            "container not running or created: {}",
-            other.as_str()
-        )),
+        _ => refuse("container not running"),
     }
 }
 

@@ -17,7 +17,11 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<(), CommandError
     match parsed.value("format").unwrap_or("table") {
         "json" => {
             let text: Vec<String> = pids.iter().map(i32::to_string).collect();
-            say(format_args!("[{}]\n", text.join(",")));
+            match text.is_empty() {
+                // As callers know it.
+                true => say(format_args!("null\n")),
+                false => say(format_args!("[{}]\n", text.join(","))),
+            }
             return Ok(());
         }
         "table" => {}
@@ -37,7 +41,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<(), CommandError
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let Some(shown) = only(&text, &pids) else {
-        return refuse("ps output has no PID column: couldn't find PID field in ps output");
+        return refuse("couldn't find PID field in ps output");
     };
     say(format_args!("{shown}"));
     Ok(())

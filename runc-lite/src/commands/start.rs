@@ -14,9 +14,8 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<(), CommandError
         Status::Created => {}
         Status::Stopped => return refuse("cannot start a container that has stopped"),
         Status::Creating => return refuse("cannot start a container that is not created yet"),
-        Status::Running | Status::Paused => {
-            return refuse("cannot start an already running container");
-        }
+        Status::Running => return refuse("cannot start an already running container"),
+        Status::Paused => return refuse("cannot start a container in the paused state"),
     }
     gate::release(&container.dir)?.map_err(CommandError::Start)?;
     gate::remove(&container.dir);

@@ -48,10 +48,15 @@ pub(super) fn shown(container: &Container) -> Shown<'_> {
 
 pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<(), CommandError> {
     let container = context.container(parsed)?;
-    let json = serde_json::to_string_pretty(&shown(&container))
+    // Whose it is, is told by `list` only; and as with runc no line ends here.
+    let shown = Shown {
+        owner: String::new(),
+        ..shown(&container)
+    };
+    let json = serde_json::to_string_pretty(&shown)
         .map_err(std::io::Error::from)
         .doing(|| "print the state")?;
-    say(format_args!("{json}\n"));
+    say(format_args!("{json}"));
     Ok(())
 }
 
