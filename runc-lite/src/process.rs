@@ -81,7 +81,8 @@ pub(crate) struct LiveProcess {
 impl LiveProcess {
     /// Finds the process with this pid if it began at `start_time` and lives.
     pub(crate) fn find(pid: i32, start_time: u64) -> Option<Self> {
-        let raw = Pid::from_raw(pid)?;
+        // A record may say anything; a negative number is no pid.
+        let raw = Some(pid).filter(|p| *p > 0).and_then(Pid::from_raw)?;
         let pidfd = pidfd_open(raw, PidfdFlags::empty()).ok()?;
         let stat = ProcStat::read(pid)?;
         (stat.start_time == start_time && !stat.is_dead()).then_some(Self { pid, pidfd })
@@ -107,6 +108,8 @@ mod tests {
         let stat = ProcStat::read(pid).unwrap();
         assert!(LiveProcess::find(pid, stat.start_time).is_some());
         assert!(LiveProcess::find(pid, stat.start_time + 1).is_none());
-        assert!(LiveProcess::find(0, 0).is_none());
+        for none in [0, -1, i32::MIN] {
+            assert!(LiveProcess::find(none, 0).is_none());
+        }
     }
 }

@@ -21,7 +21,8 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a container's program runs to see whether anything of the canary is inside.
-pub(crate) const LOOK: &str = "find / ( -path /proc -o -path /sys ) -prune -o -name host-secret -print 2>/dev/null";
+pub(crate) const LOOK: &str =
+    "find / \\( -path /proc -o -path /sys \\) -prune -o -name host-secret -print 2>/dev/null";
 
 /// How long one attack goes on.
 pub(crate) fn time(short: Duration) -> Duration {
@@ -47,22 +48,47 @@ impl Victim {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = tempfile::tempdir()?;
         let root = dir.path().join("bundle/rootfs");
-        for name in ["bin", "dev", "proc", "sys", "tmp", "etc", "data", "up/data", "up/work"] {
+        for name in [
+            "bin", "dev", "proc", "sys", "tmp", "etc", "data", "up/data", "up/work",
+        ] {
             fs::create_dir_all(root.join(name))?;
         }
         fs::copy(require::peer("busybox")?, root.join("bin/busybox"))?;
-        for name in ["sh", "cat", "find", "ls", "id", "sleep", "true", "mount", "readlink", "wc", "stat", "grep"] {
+        for name in [
+            "sh", "cat", "find", "ls", "id", "sleep", "true", "mount", "readlink", "wc", "stat",
+            "grep",
+        ] {
             symlink("busybox", root.join("bin").join(name))?;
         }
         fs::write(root.join("etc/file"), "inside\n")?;
         fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")?;
         let outside = dir.path().join("outside");
-        for name in ["data", "work", "pts", "mqueue", "cgroup", "dev", "sys/net/ipv4", "self/attr", "empty"] {
+        for name in [
+            "data",
+            "work",
+            "pts",
+            "mqueue",
+            "cgroup",
+            "dev",
+            "sys/net/ipv4",
+            "self/attr",
+            "empty",
+        ] {
             fs::create_dir_all(outside.join(name))?;
         }
         for name in [
-            "host-secret", "data/host-secret", "passwd", "file", "null", "console", "ptmx", "dev/ptmx", "core",
-            "sys/net/ipv4/ip_forward", "self/attr/exec", "self/oom_score_adj",
+            "host-secret",
+            "data/host-secret",
+            "passwd",
+            "file",
+            "null",
+            "console",
+            "ptmx",
+            "dev/ptmx",
+            "core",
+            "sys/net/ipv4/ip_forward",
+            "self/attr/exec",
+            "self/oom_score_adj",
         ] {
             fs::write(outside.join(name), "of the host\n")?;
         }
@@ -70,7 +96,11 @@ impl Victim {
         let mut victim = Self {
             config: config(&id, script),
             id,
-            runtime: programs::path("runc-lite")?,
+            // Another runtime shows whether an attack is one.
+            runtime: match std::env::var_os("RUNTIME_UNDER_TEST") {
+                Some(path) => path.into(),
+                None => programs::path("runc-lite")?,
+            },
             before: BTreeMap::new(),
             dir,
         };
@@ -103,12 +133,9 @@ impl Victim {
         Ok(copy)
     }
 
-    pub(crate) fn runtime(&self) -> &Path {
-        &self.runtime
-    }
-
     pub(crate) fn mount(&mut self, destination: &str, kind: &str, source: &str, options: &[&str]) {
-        let mount = json!({"destination": destination, "type": kind, "source": source, "options": options});
+        let mount =
+            json!({"destination": destination, "type": kind, "source": source, "options": options});
         self.config["mounts"].as_array_mut().unwrap().push(mount);
     }
 
@@ -140,15 +167,31 @@ impl Victim {
             .env("STATE", self.state())
             .env("OUTSIDE", self.outside())
             .env("ID", &self.id)
-            .env("RUN", format!("{} --root {}", self.runtime.display(), self.state().display()));
+            .env(
+                "RUN",
+                format!(
+                    "{} --root {}",
+                    self.runtime.display(),
+                    self.state().display()
+                ),
+            );
         self.finish(&mut command)
     }
 
     fn finish(&self, command: &mut Command) -> Result<Output> {
         command.current_dir(self.bundle()).env_remove("LISTEN_FDS");
         let out = programs::run(command, b"", PATIENCE)?;
-        ensure!(!out.stderr.contains("panicked"), "{command:?} panicked: {}", out.stderr);
-        ensure!(out.code != -1 && out.code != 101, "{command:?} ended with {}: {}", out.code, out.stderr);
+        ensure!(
+            !out.stderr.contains("panicked"),
+            "{command:?} panicked: {}",
+            out.stderr
+        );
+        ensure!(
+            out.code != -1 && out.code != 101,
+            "{command:?} ended with {}: {}",
+            out.code,
+            out.stderr
+        );
         Ok(out)
     }
 
@@ -161,7 +204,10 @@ impl Victim {
     /// `create` and `start`, with the program's output to nowhere.
     pub(crate) fn start(&self) -> Result<()> {
         self.write_config()?;
-        self.shell("$RUN create $ID </dev/null >/dev/null 2>create.log || { cat create.log >&2; exit 1; }")?.exits(0)?;
+        self.shell(
+            "$RUN create $ID </dev/null >/dev/null 2>create.log || { cat create.log >&2; exit 1; }",
+        )?
+        .exits(0)?;
         self.call(&["start", &self.id])?.exits(0).map(drop)
     }
 
@@ -173,11 +219,17 @@ impl Victim {
             let is = now.get(path).map_or("gone", String::as_str);
             ensure!(is == was, "{} was {was}, is {is}", path.display());
         }
-        let new: Vec<_> = now.keys().filter(|p| !self.before.contains_key(*p)).collect();
+        let new: Vec<_> = now
+            .keys()
+            .filter(|p| !self.before.contains_key(*p))
+            .collect();
         ensure!(new.is_empty(), "made on the host: {new:?}");
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         let here = self.dir.path().to_str().context("path of the test")?;
-        ensure!(!mounts.contains(here), "a mount is left on the host: {mounts}");
+        ensure!(
+            !mounts.contains(here),
+            "a mount is left on the host: {mounts}"
+        );
         Ok(())
     }
 
@@ -189,8 +241,14 @@ impl Victim {
             let found = path.symlink_metadata()?;
             let mut text = format!(
                 "{:o} {} {} {} {}.{} {}.{}",
-                found.mode(), found.uid(), found.gid(), found.rdev(),
-                found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()
+                found.mode(),
+                found.uid(),
+                found.gid(),
+                found.rdev(),
+                found.mtime(),
+                found.mtime_nsec(),
+                found.ctime(),
+                found.ctime_nsec()
             );
             if found.is_dir() {
                 for entry in fs::read_dir(&path)? {
@@ -208,7 +266,11 @@ impl Victim {
             });
             seen.insert(name.into(), text);
         }
-        for name in ["/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/kernel/hostname"] {
+        for name in [
+            "/proc/sys/kernel/core_pattern",
+            "/proc/sys/kernel/modprobe",
+            "/proc/sys/kernel/hostname",
+        ] {
             seen.insert(name.into(), fs::read_to_string(name).unwrap_or_default());
         }
         Ok(seen)
@@ -232,7 +294,15 @@ impl Drop for Victim {
 }
 
 fn config(id: &str, script: &str) -> Value {
-    let caps = json!(["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_MKNOD", "CAP_SETUID", "CAP_SETGID"]);
+    let caps = json!([
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_FOWNER",
+        "CAP_KILL",
+        "CAP_MKNOD",
+        "CAP_SETUID",
+        "CAP_SETGID"
+    ]);
     let kinds = ["pid", "mount", "ipc", "uts", "network"];
     json!({
         "ociVersion": "1.2.0",
@@ -264,7 +334,10 @@ pub(crate) struct Swapper {
 impl Swapper {
     /// Between `name` in `dir` and each of `others` beside it.
     pub(crate) fn start(dir: &Path, name: &str, others: &[String]) -> Self {
-        let (stop, swaps) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stop, swaps) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
         let own = dir.join(name);
         let others: Vec<PathBuf> = others.iter().map(|o| dir.join(o)).collect();
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&swaps));
@@ -282,7 +355,11 @@ impl Swapper {
                 }
             }
         });
-        Self { stop, swaps, thread: Some(thread) }
+        Self {
+            stop,
+            swaps,
+            thread: Some(thread),
+        }
     }
 
     /// Ends it; gives the number of swaps.
@@ -307,5 +384,11 @@ impl Drop for Swapper {
 
 /// A fifo that nobody writes to.
 pub(crate) fn fifo(at: &Path) -> Result<()> {
-    Ok(mknodat(CWD, at, FileType::Fifo, Mode::from_raw_mode(0o666), 0)?)
+    Ok(mknodat(
+        CWD,
+        at,
+        FileType::Fifo,
+        Mode::from_raw_mode(0o666),
+        0,
+    )?)
 }

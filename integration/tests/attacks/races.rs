@@ -20,23 +20,53 @@ struct Race {
     prepare: fn(&mut Victim),
 }
 
-const fn race(name: &'static str, place: &'static str, leads: &'static str, prepare: fn(&mut Victim)) -> Race {
-    Race { name, place, leads, prepare }
+const fn race(
+    name: &'static str,
+    place: &'static str,
+    leads: &'static str,
+    prepare: fn(&mut Victim),
+) -> Race {
+    Race {
+        name,
+        place,
+        leads,
+        prepare,
+    }
 }
 
 const RACES: &[Race] = &[
-    race("bind of a directory", "data", "data", |v| v.mount("/data", "bind", "extra", &["bind"])),
-    race("bind below", "up", "", |v| v.mount("/up/data", "bind", "extra", &["rbind", "ro"])),
-    race("bind of a file", "etc/file", "file", |v| v.mount("/etc/file", "bind", "extra-file", &["bind"])),
-    race("bind on what is missing", "up", "empty", |v| v.mount("/up/new/deep", "bind", "extra", &["bind"])),
-    race("bind of a file on what is missing", "up", "empty", |v| v.mount("/up/new/f", "bind", "extra-file", &["bind"])),
-    race("tmpfs", "data", "data", |v| v.mount("/data", "tmpfs", "tmpfs", &["size=1m"])),
-    race("tmpfs with a copy", "data", "data", |v| v.mount("/data", "tmpfs", "tmpfs", &["tmpcopyup"])),
+    race("bind of a directory", "data", "data", |v| {
+        v.mount("/data", "bind", "extra", &["bind"])
+    }),
+    race("bind below", "up", "", |v| {
+        v.mount("/up/data", "bind", "extra", &["rbind", "ro"])
+    }),
+    race("bind of a file", "etc/file", "file", |v| {
+        v.mount("/etc/file", "bind", "extra-file", &["bind"])
+    }),
+    race("bind on what is missing", "up", "empty", |v| {
+        v.mount("/up/new/deep", "bind", "extra", &["bind"])
+    }),
+    race("bind of a file on what is missing", "up", "empty", |v| {
+        v.mount("/up/new/f", "bind", "extra-file", &["bind"])
+    }),
+    race("tmpfs", "data", "data", |v| {
+        v.mount("/data", "tmpfs", "tmpfs", &["size=1m"])
+    }),
+    race("tmpfs with a copy", "data", "data", |v| {
+        v.mount("/data", "tmpfs", "tmpfs", &["tmpcopyup"])
+    }),
     race("proc", "proc", "self", |_| {}),
     race("sysfs", "sys", "sys", |_| {}),
-    race("mqueue", "up", "", |v| v.mount("/up/mqueue", "mqueue", "mqueue", &[])),
-    race("cgroup", "up", "", |v| v.mount("/up/cgroup", "cgroup", "cgroup", &["ro"])),
-    race("devpts", "up", "", |v| v.mount("/up/pts", "devpts", "devpts", &["newinstance"])),
+    race("mqueue", "up", "", |v| {
+        v.mount("/up/mqueue", "mqueue", "mqueue", &[])
+    }),
+    race("cgroup", "up", "", |v| {
+        v.mount("/up/cgroup", "cgroup", "cgroup", &["ro"])
+    }),
+    race("devpts", "up", "", |v| {
+        v.mount("/up/pts", "devpts", "devpts", &["newinstance"])
+    }),
     race("tmpfs on /dev", "dev", "dev", |_| {}),
     race("/dev of the image", "dev", "dev", |v| {
         v.unmount("/dev/pts");
@@ -50,9 +80,15 @@ const RACES: &[Race] = &[
         v.unmount("/dev");
         v.config["process"]["terminal"] = true.into();
     }),
-    race("masked file", "up", "", |v| v.config["linux"]["maskedPaths"] = json!(["/up/data", "/up/file"])),
-    race("read-only path", "up", "", |v| v.config["linux"]["readonlyPaths"] = json!(["/up/data", "/up/file"])),
-    race("working directory", "up", "empty", |v| v.config["process"]["cwd"] = "/up/work".into()),
+    race("masked file", "up", "", |v| {
+        v.config["linux"]["maskedPaths"] = json!(["/up/data", "/up/file"])
+    }),
+    race("read-only path", "up", "", |v| {
+        v.config["linux"]["readonlyPaths"] = json!(["/up/data", "/up/file"])
+    }),
+    race("working directory", "up", "empty", |v| {
+        v.config["process"]["cwd"] = "/up/work".into()
+    }),
     race("remount", "data", "data", |v| {
         v.mount("/data", "bind", "extra", &["bind"]);
         v.mount("/data", "bind", "", &["remount", "bind", "ro"]);
@@ -76,9 +112,13 @@ fn prepare(race: &Race) -> Result<(Victim, Vec<String>)> {
     let relative = to.strip_prefix("/")?;
     let up = std::path::Path::new("../../../../../../../../../..");
     let mut others = Vec::new();
-    for (number, target) in [to.clone(), up.join(relative), std::path::Path::new("/proc/1/root").join(relative)]
-        .iter()
-        .enumerate()
+    for (number, target) in [
+        to.clone(),
+        up.join(relative),
+        std::path::Path::new("/proc/1/root").join(relative),
+    ]
+    .iter()
+    .enumerate()
     {
         let name = format!("{}.{number}", race.place);
         symlink(target, root.join(&name))?;
@@ -93,13 +133,21 @@ fn fight(race: &Race, length: Duration) -> Result<()> {
     let (start, mut rounds, mut ran) = (Instant::now(), 0, 0);
     while start.elapsed() < length || rounds < 3 {
         let out = victim.run()?;
-        anyhow::ensure!(!out.stdout.contains("host-secret"), "{}: the host is inside: {}", race.name, out.stdout);
+        anyhow::ensure!(
+            !out.stdout.contains("host-secret"),
+            "{}: the host is inside: {}",
+            race.name,
+            out.stdout
+        );
         rounds += 1;
         ran += usize::from(out.code == 0);
     }
     let swaps = swapper.stop();
     victim.unharmed()?;
-    println!("{}: {rounds} rounds, {ran} of them ran, {swaps} swaps", race.name);
+    println!(
+        "{}: {rounds} rounds, {ran} of them ran, {swaps} swaps",
+        race.name
+    );
     Ok(())
 }
 
@@ -130,7 +178,11 @@ fn a_shared_volume_is_no_way_to_the_host() -> Result<()> {
     let start = Instant::now();
     while start.elapsed() < time(Duration::from_secs(1)) {
         let out = victim.run()?;
-        anyhow::ensure!(!out.stdout.contains("host-secret"), "the host is inside: {}", out.stdout);
+        anyhow::ensure!(
+            !out.stdout.contains("host-secret"),
+            "the host is inside: {}",
+            out.stdout
+        );
     }
     swapper.stop();
     victim.unharmed()
@@ -143,7 +195,14 @@ fn an_exec_into_a_root_that_changes_stays_inside() -> Result<()> {
     victim.start()?;
     let root = victim.root();
     let mut others = Vec::new();
-    for (number, target) in [victim.outside(), "/proc/self/fd".into(), "/proc/1/root".into()].iter().enumerate() {
+    for (number, target) in [
+        victim.outside(),
+        "/proc/self/fd".into(),
+        "/proc/1/root".into(),
+    ]
+    .iter()
+    .enumerate()
+    {
         let name = format!("up.{number}");
         symlink(target, root.join(&name))?;
         others.push(name);
@@ -152,7 +211,15 @@ fn an_exec_into_a_root_that_changes_stays_inside() -> Result<()> {
     let start = Instant::now();
     while start.elapsed() < time(Duration::from_secs(1)) {
         for cwd in ["/up/work", "/up/3", "/up/5"] {
-            let out = victim.call(&["exec", "--cwd", cwd, &victim.id, "sh", "-c", "ls host-secret; ls ../host-secret"])?;
+            let out = victim.call(&[
+                "exec",
+                "--cwd",
+                cwd,
+                &victim.id,
+                "sh",
+                "-c",
+                "ls host-secret; ls ../host-secret",
+            ])?;
             anyhow::ensure!(out.stdout.is_empty(), "{cwd}: {}", out.stdout);
         }
     }

@@ -172,7 +172,7 @@ impl Dir {
         };
         pids.extend(
             text.lines()
-                .filter_map(|l| l.parse().ok().and_then(Pid::from_raw)),
+                .filter_map(|l| l.parse().ok().filter(|n| *n > 0).and_then(Pid::from_raw)),
         );
         if recursive {
             for child in self.children()? {

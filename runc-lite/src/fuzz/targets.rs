@@ -127,6 +127,7 @@ fn state(bytes: &[u8]) -> String {
     };
     let cgroup = state.cgroup.as_ref().and_then(|c| Cgroup::load(c).ok());
     let _ = cgroup.map(|c| c.state());
+    let _ = state.process();
     let text = serde_json::to_vec(&state).expect("a state is JSON");
     let again: State = serde_json::from_slice(&text).expect("what was written can be read");
     assert_eq!(state.unknown, again.unknown);
