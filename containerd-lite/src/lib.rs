@@ -71,6 +71,9 @@ pub(crate) enum ServeError {
     /// A snapshotter cannot be opened.
     #[error(transparent)]
     Snapshots(#[from] snapshots::SnapshotError),
+    /// The configuration names a differ that is not there.
+    #[error("configuration: {0}")]
+    Differ(String),
     /// The address for metrics cannot be had.
     #[error("listen on {address} for metrics")]
     Metrics {
@@ -131,7 +134,9 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         },
         stop.clone(),
     );
+    let differs = services::Differs::new(&config).map_err(ServeError::Differ)?;
     let routes = services::routes(services::Parts {
+        differs: Arc::new(differs),
         config: config.clone(),
         store,
         blobs,
@@ -223,6 +228,18 @@ fn snapshotters(
         snapshots::Snapshotter::open(overlay, store.clone())?,
         snapshots::Snapshotter::open(native, store.clone())?,
     ];
+    let mut all = Vec::from(all);
+    for proxy in &config.proxies {
+        if proxy.kind == config::ProxyKind::Snapshot {
+            // Named once for the life of the program.
+            let name: &'static str = proxy.name.clone().leak();
+            all.push(snapshots::Snapshotter::proxy(
+                name,
+                &proxy.address,
+                store.clone(),
+            )?);
+        }
+    }
     Ok(all.into_iter().map(|s| (s.name(), s)).collect())
 }
 

@@ -66,6 +66,36 @@ impl<'a> File<'a> {
         }
     }
 
+    /// Where the file lies.
+    pub(super) fn path(&self) -> &Path {
+        self.path
+    }
+
+    /// Names of the tables in a section.
+    pub(super) fn sections(&self, section: &str) -> Vec<String> {
+        let section = self.table.get(section).and_then(Value::as_table);
+        let tables = section.into_iter().flatten();
+        tables
+            .filter(|(_, value)| value.is_table())
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// A list of texts.
+    pub(super) fn texts(&mut self, key: &[&str]) -> Result<Option<Vec<String>>, ConfigError> {
+        let Some(value) = self.take(key) else {
+            return Ok(None);
+        };
+        let texts = value.as_array().and_then(|all| {
+            let texts = all.iter().map(|v| v.as_str().map(str::to_owned));
+            texts.collect::<Option<Vec<_>>>()
+        });
+        match texts {
+            Some(texts) => Ok(Some(texts)),
+            None => Err(self.wrong(key, "a list of strings")),
+        }
+    }
+
     /// A whole number.
     pub(super) fn integer(&mut self, key: &[&str]) -> Result<Option<i64>, ConfigError> {
         match self.take(key) {

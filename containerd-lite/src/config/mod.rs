@@ -5,7 +5,9 @@
 
 mod file;
 mod level;
+mod proxy;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
@@ -37,6 +39,12 @@ pub(crate) enum ConfigError {
     },
     #[error("configuration {path}: version {version} is not supported, only 2 and 3 are")]
     Version { path: PathBuf, version: i64 },
+    #[error("configuration {path}: proxy_plugins.{name}: {what}")]
+    Proxy {
+        path: PathBuf,
+        name: String,
+        what: String,
+    },
     #[error("{what} {path} must be an absolute path")]
     Relative { what: &'static str, path: PathBuf },
 }
@@ -70,12 +78,40 @@ pub(crate) struct Config {
     pub(crate) max_message: usize,
     /// What transfers may do.
     pub(crate) transfer: crate::transfer::Settings,
+    /// Parts that are other programs.
+    pub(crate) proxies: Vec<Proxy>,
+    /// Who applies and makes layers, in the order in which they are asked.
+    pub(crate) differs: Vec<String>,
     /// What is told of ourselves.
     pub(crate) metrics: Metrics,
     /// How much is logged.
     pub(crate) level: Level,
     /// How it looks.
     pub(crate) format: Format,
+}
+
+/// A part of the daemon that is another program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Proxy {
+    /// Its name among the parts of its kind.
+    pub(crate) name: String,
+    /// Which part it is.
+    pub(crate) kind: ProxyKind,
+    /// Its gRPC socket.
+    pub(crate) address: PathBuf,
+    /// What it can do, for clients that ask.
+    pub(crate) capabilities: Vec<String>,
+    /// What it tells of itself, for clients that ask.
+    pub(crate) exports: BTreeMap<String, String>,
+}
+
+/// Parts that can be another program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProxyKind {
+    /// A snapshotter.
+    Snapshot,
+    /// Who applies and makes layers.
+    Diff,
 }
 
 /// Where metrics are served, and how many.
@@ -99,6 +135,8 @@ impl Default for Config {
             state,
             max_message: 16 << 20,
             transfer: crate::transfer::Settings::default(),
+            proxies: Vec::new(),
+            differs: vec![WALKING.to_owned()],
             metrics: Metrics::default(),
             level: Level::Info,
             format: Format::Text,
@@ -108,6 +146,12 @@ impl Default for Config {
 
 /// Plugin of transfers, from version 2 of the file on.
 const TRANSFER: &str = "io.containerd.transfer.v1.local";
+/// Plugin that keeps the order of differs.
+const DIFF: &str = "io.containerd.service.v1.diff-service";
+/// The key with that order.
+const DIFFERS: [&str; 3] = ["plugins", DIFF, "default"];
+/// Name of our own differ.
+pub(crate) const WALKING: &str = "walking";
 /// Where the file keeps the folder with the configuration of registries, by version: as kubelets' users know it.
 const REGISTRIES: [&[&str]; 3] = [
     &["plugins", TRANSFER, "config_path"],
@@ -148,6 +192,10 @@ impl Config {
         config.set_sockets(&mut file)?;
         config.set_log(&mut file, flags)?;
         config.set_transfer(&mut file)?;
+        config.proxies = proxy::read(&mut file)?;
+        if let Some(names) = file.texts(&DIFFERS)? {
+            config.differs = names;
+        }
         config.metrics = Metrics {
             address: file.filled(&["metrics", "address"])?,
             histogram: file.flag(&["metrics", "grpc_histogram"])?.unwrap_or(false),
@@ -248,6 +296,7 @@ impl Config {
         let path = |p: &Path| Value::String(p.display().to_string());
         let number = |n: usize| Value::Integer(i64::try_from(n).unwrap_or(i64::MAX));
         let text = |t: &str| Value::String(t.to_owned());
+        let list = |texts: &[String]| Value::Array(texts.iter().map(|t| text(t)).collect());
         let table = |pairs: Vec<(&str, Value)>| -> Value {
             let pairs = pairs
                 .into_iter()
@@ -301,18 +350,22 @@ impl Config {
             ),
             (
                 "plugins",
-                table(vec![(
-                    TRANSFER,
-                    table(vec![
-                        ("max_concurrent_downloads", number(self.transfer.downloads)),
-                        (
-                            "max_concurrent_uploaded_layers",
-                            number(self.transfer.uploads),
-                        ),
-                        ("config_path", text(&folders.join(":"))),
-                    ]),
-                )]),
+                table(vec![
+                    (DIFF, table(vec![("default", list(&self.differs))])),
+                    (
+                        TRANSFER,
+                        table(vec![
+                            ("max_concurrent_downloads", number(self.transfer.downloads)),
+                            (
+                                "max_concurrent_uploaded_layers",
+                                number(self.transfer.uploads),
+                            ),
+                            ("config_path", text(&folders.join(":"))),
+                        ]),
+                    ),
+                ]),
             ),
+            ("proxy_plugins", proxy::to_toml(&self.proxies)),
         ]);
         let Value::Table(all) = all else {
             unreachable!("a table was made")

@@ -9,7 +9,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::mark::Graph;
 use crate::metadata::leases::{CONTENT, IMAGE, INGEST, SNAPSHOTS};
-use crate::metadata::{Labels, MetadataError, attempt};
+use crate::metadata::{Labels, MetadataError, attempt, sandboxes};
 use crate::time::{Nanos, from_rfc3339};
 
 const ROOT: &str = "containerd.io/gc.root";
@@ -27,6 +27,7 @@ enum Key {
     /// Snapshotter, namespace, name.
     Snapshot(String, String, String),
     Container(String, String),
+    Sandbox(String, String),
 }
 
 #[derive(Debug, Default)]
@@ -153,8 +154,8 @@ fn delete(c: &Connection, key: &Key) -> rusqlite::Result<usize> {
             "DELETE FROM snapshots WHERE snapshotter = ?1 AND ns = ?2 AND name = ?3",
             &[snapshotter, ns, name],
         ),
-        // Containers are roots.
-        Key::Container(..) => Ok(0),
+        // These are roots.
+        Key::Container(..) | Key::Sandbox(..) => Ok(0),
     }
 }
 
@@ -280,6 +281,15 @@ fn read(
             Ok(())
         },
     )?;
+    each(c, "SELECT ns, id, record FROM sandboxes", |row| {
+        let ns: String = row.get("ns")?;
+        let key = Key::Sandbox(ns.clone(), row.get("id")?);
+        let sandbox = sandboxes::decode(&row.get::<_, Vec<u8>>("record")?)?;
+        b.labels(&ns, &key, &sandboxes::labels(&sandbox));
+        b.roots.push(key.clone());
+        b.add(key);
+        Ok(())
+    })?;
     read_leases(c, &mut b)?;
     Ok(b)
 }

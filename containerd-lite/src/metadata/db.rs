@@ -62,6 +62,13 @@ CREATE TABLE exits (
   exited_at INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (ns, container, exec)) WITHOUT ROWID;
 ";
 
+/// Tables that came after the first version. Older programs leave them alone, so they need no new version.
+const ADDED: &str = "
+CREATE TABLE IF NOT EXISTS sandboxes (ns TEXT NOT NULL, id TEXT NOT NULL, record BLOB NOT NULL, PRIMARY KEY (ns, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS foreign_snapshots (
+  snapshotter TEXT NOT NULL, id INTEGER NOT NULL, name TEXT NOT NULL, PRIMARY KEY (snapshotter, id)) WITHOUT ROWID;
+";
+
 /// A job tells its caller what came of it once the commit is known.
 type Answer = Box<dyn FnOnce(std::result::Result<(), &rusqlite::Error>) + Send>;
 type Job = Box<dyn FnOnce(&Connection) -> Answer + Send>;
@@ -311,6 +318,9 @@ fn prepare(path: &Path) -> Result<Connection> {
             known: VERSION,
         });
     }
+    connection
+        .execute_batch(ADDED)
+        .map_err(attempt("add the newer tables"))?;
     Ok(connection)
 }
 

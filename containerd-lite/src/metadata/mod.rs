@@ -9,6 +9,8 @@
 //!  content           ns, digest ─ size, labels, times          the bytes: one file per digest for all namespaces
 //!  ingests           ns, ref ─ folder, total, expected, times  the bytes so far: FOLDER/data
 //!  snapshots         snapshotter, ns, name ─ id, parent, kind, labels, usage, times   the files: snapshots/ID
+//!  sandboxes         ns, id ─ record                  the message as it came
+//!    foreign_snapshots  snapshotter, id ─ name            what another program's snapshotter calls it, if not as we do
 //!  leases            ns, id ─ labels, created
 //!    lease_resources ns, lease, type, id
 //!  exits             ns, container, exec ─ pid, status, exited_at, reason      kept until Tasks.Delete
@@ -29,9 +31,11 @@ mod containers;
 mod content;
 mod db;
 mod exits;
+mod foreign;
 mod images;
 pub(crate) mod leases;
 mod namespaces;
+pub(crate) mod sandboxes;
 mod snapshots;
 
 use std::collections::BTreeMap;

@@ -132,6 +132,7 @@ impl Namespaces<'_> {
                     ("images", "images"),
                     ("content", "blobs"),
                     ("containers", "containers"),
+                    ("sandboxes", "sandboxes"),
                     ("snapshots", "snapshots"),
                 ] {
                     let some: Option<i64> = c

@@ -68,8 +68,8 @@ pub(crate) struct SnapshotRow {
 /// The snapshots of one snapshotter in a store.
 #[derive(Debug)]
 pub(crate) struct Snapshots<'a> {
-    store: &'a Store,
-    snapshotter: String,
+    pub(super) store: &'a Store,
+    pub(super) snapshotter: String,
 }
 
 impl Store {
@@ -117,7 +117,33 @@ fn ancestors(c: &Connection, snapshotter: &str, ns: &str, parent: &str) -> Resul
     Ok(ids)
 }
 
-fn free(c: &Connection, snapshotter: &str, ns: &str, name: &str) -> Result<()> {
+pub(super) fn write_row(
+    c: &Connection,
+    snapshotter: &str,
+    ns: &str,
+    row: &SnapshotRow,
+) -> Result<()> {
+    c.prepare_cached(
+                "INSERT INTO snapshots (snapshotter, ns, name, id, parent, kind, labels, created_at, updated_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)",
+            )
+            .and_then(|mut s| {
+                s.execute(params![
+                    snapshotter,
+                    ns,
+                    row.name,
+                    row.id,
+                    row.parent,
+                    row.kind.number(),
+                    to_json(&row.labels),
+                    row.created_at
+                ])
+            })
+            .map_err(attempt("write snapshot"))?;
+    Ok(())
+}
+
+pub(super) fn free(c: &Connection, snapshotter: &str, ns: &str, name: &str) -> Result<()> {
     match find(c, snapshotter, ns, name) {
         Ok(_) => Err(MetadataError::AlreadyExists(format!("snapshot {name:?}"))),
         Err(MetadataError::NotFound(_)) => Ok(()),
@@ -129,15 +155,6 @@ impl Snapshots<'_> {
     /// One snapshot.
     pub(crate) fn get(&self, ns: &str, name: &str) -> Result<SnapshotRow> {
         self.store.read(|c| find(c, &self.snapshotter, ns, name))
-    }
-
-    /// A snapshot and the ids of its ancestors, parent first.
-    pub(crate) fn chain(&self, ns: &str, name: &str) -> Result<(SnapshotRow, Vec<i64>)> {
-        self.store.read(|c| {
-            let row = find(c, &self.snapshotter, ns, name)?;
-            let below = ancestors(c, &self.snapshotter, ns, &row.parent)?;
-            Ok((row, below))
-        })
     }
 
     /// Ids of a committed parent and its ancestors, parent first; empty without a parent.
@@ -174,6 +191,20 @@ impl Snapshots<'_> {
         })
     }
 
+    /// The highest id in use, 0 if there is none.
+    pub(crate) fn last_id(&self) -> Result<i64> {
+        Ok(self.ids()?.into_iter().max().unwrap_or(0))
+    }
+
+    /// Whether `row` may become the committed snapshot `name`: asked before its files are finished.
+    pub(crate) fn may_commit(&self, ns: &str, name: &str, row: &SnapshotRow) -> Result<()> {
+        if row.kind != SnapshotKind::Active {
+            let text = format!("snapshot {} is not active", row.name);
+            return Err(MetadataError::Precondition(text));
+        }
+        self.store.read(|c| free(c, &self.snapshotter, ns, name))
+    }
+
     /// Records `new`, an active snapshot or a view whose directory has been made.
     pub(crate) fn insert(
         &self,
@@ -195,28 +226,23 @@ impl Snapshots<'_> {
         );
         self.store.write_blocking(move |c| {
             free(c, &snapshotter, &ns, &new.name)?;
-            if !new.parent.is_empty() && find(c, &snapshotter, &ns, &new.parent)?.kind != SnapshotKind::Committed {
-                return Err(MetadataError::Invalid(format!("parent {:?} is not a committed snapshot", new.parent)));
+            if !new.parent.is_empty()
+                && find(c, &snapshotter, &ns, &new.parent)?.kind != SnapshotKind::Committed
+            {
+                return Err(MetadataError::Invalid(format!(
+                    "parent {:?} is not a committed snapshot",
+                    new.parent
+                )));
             }
             namespaces::ensure(c, &ns)?;
-            leases::hold(c, &ns, lease.as_deref(), &format!("{SNAPSHOTS}{snapshotter}"), &new.name)?;
-            c.prepare_cached(
-                "INSERT INTO snapshots (snapshotter, ns, name, id, parent, kind, labels, created_at, updated_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)",
-            )
-            .and_then(|mut s| {
-                s.execute(params![
-                    snapshotter,
-                    ns,
-                    new.name,
-                    new.id,
-                    new.parent,
-                    new.kind.number(),
-                    to_json(&new.labels),
-                    new.created_at
-                ])
-            })
-            .map_err(attempt("write snapshot"))?;
+            leases::hold(
+                c,
+                &ns,
+                lease.as_deref(),
+                &format!("{SNAPSHOTS}{snapshotter}"),
+                &new.name,
+            )?;
+            write_row(c, &snapshotter, &ns, &new)?;
             Ok(new)
         })
     }

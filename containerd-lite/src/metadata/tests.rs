@@ -223,7 +223,9 @@ async fn the_frozen_database_opens_and_keeps_what_it_does_not_know() {
         .get("default", &image.target.digest)
         .unwrap();
     assert_eq!(target.size, image.target.size);
-    let (active, parents) = store.snapshots("overlayfs").chain("default", "c1").unwrap();
+    let rows = store.snapshots("overlayfs");
+    let active = rows.get("default", "c1").unwrap();
+    let parents = rows.parents("default", &active.parent).unwrap();
     assert_eq!((active.id, parents), (3, vec![2, 1]));
     assert_eq!(
         store.leases().resources("default", "kept").unwrap().len(),

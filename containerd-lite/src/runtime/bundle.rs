@@ -115,6 +115,13 @@ impl Places {
         Ok(found)
     }
 
+    /// The bundles of one namespace.
+    pub(crate) fn list_in(&self, namespace: &str) -> Result<Vec<String>, BundleError> {
+        let mut ids = folders(&self.state.join(namespace))?;
+        ids.retain(|id| proto::ids::validate(id).is_ok());
+        Ok(ids)
+    }
+
     /// Removes the work folders that no bundle links to.
     pub(crate) fn sweep_work(&self) -> Result<(), BundleError> {
         for namespace in folders(&self.work)? {

@@ -137,7 +137,7 @@ impl Runtime {
         container: &Container,
         request: &CreateTaskRequest,
     ) -> Result<(Shim, u32)> {
-        copy_log(task)?;
+        copy_task_log(task)?;
         let program = task.program().expect("the program was resolved");
         let options = request
             .options
@@ -146,10 +146,20 @@ impl Runtime {
             .or(container.runtime.options.as_ref());
         let name = (task.namespace.as_str(), task.id.as_str());
         let traceparent = origin.traceparent.as_deref();
-        let answer = self
-            .launcher
-            .start(&program, name, &task.bundle, options, traceparent)
-            .await?;
+        let answer = match container.sandbox.as_str() {
+            "" => {
+                let started =
+                    self.launcher
+                        .start(&program, name, &task.bundle, options, traceparent);
+                started.await?
+            }
+            // The sandbox has a shim, which takes this task as well.
+            sandbox => {
+                let answer = self.sandbox_answer(&task.namespace, sandbox)?;
+                task.bundle.record_shim(&program, &answer)?;
+                answer
+            }
+        };
         let client = ShimClient::connect(&answer, &task.namespace).await?;
         let create = shim::CreateTaskRequest {
             id: task.id.clone(),
@@ -226,31 +236,39 @@ pub(super) async fn remove(bundle: &Bundle) -> Result<()> {
     Ok(removed.expect("removing a bundle does not panic")?)
 }
 
-/// Copies the shim's log to our standard error until the task is gone.
-pub(super) fn copy_log(task: &Arc<Task>) -> Result<()> {
+/// Copies a task's log until it is gone.
+pub(super) fn copy_task_log(task: &Arc<Task>) -> Result<()> {
     let log = task.bundle.open_log()?;
     let task = task.clone();
     tokio::spawn(async move {
-        let copy = async {
-            while log.readable().await.is_ok() {
-                let mut buffer = [0; 4096];
-                match log.try_read(&mut buffer) {
-                    Ok(n) => {
-                        // A log that cannot be written is no reason to stop.
-                        let _ = std::io::Write::write_all(&mut std::io::stderr(), &buffer[..n]);
-                    }
-                    Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
-                    Err(_) => return,
-                }
-            }
-        };
         let over = task.until(None, |task| {
             matches!(task.life(), Life::Gone | Life::Dead).then_some(())
         });
-        tokio::select! {
-            () = copy => {}
-            _ = over => {}
-        }
+        copy_log(log, async { over.await.unwrap_or(()) }).await;
     });
     Ok(())
+}
+
+/// Copies a shim's log to our standard error until something is over.
+pub(super) async fn copy_log(
+    log: tokio::net::unix::pipe::Receiver,
+    over: impl Future<Output = ()>,
+) {
+    let copy = async {
+        while log.readable().await.is_ok() {
+            let mut buffer = [0; 4096];
+            match log.try_read(&mut buffer) {
+                Ok(n) => {
+                    // A log that cannot be written is no reason to stop.
+                    let _ = std::io::Write::write_all(&mut std::io::stderr(), &buffer[..n]);
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    };
+    tokio::select! {
+        () = copy => {}
+        () = over => {}
+    }
 }

@@ -156,8 +156,11 @@ impl Runtime {
         self.leave(task);
     }
 
-    /// Asks the shim to end and waits until it has, unless it has other containers as well.
+    /// Asks the shim to end and waits until it has, unless it has other containers as well or belongs to a sandbox.
     pub(super) async fn end_shim(&self, task: &Arc<Task>, client: &ShimClient, answer: &Answer) {
+        if self.is_sandbox(&task.namespace, answer) {
+            return;
+        }
         let request = shim::ShutdownRequest {
             id: task.id.clone(),
             now: false,

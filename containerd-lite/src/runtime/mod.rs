@@ -27,6 +27,7 @@ mod launch;
 mod oom;
 mod record;
 mod recover;
+mod sandbox;
 mod shim_client;
 mod shim_events;
 mod silent;
@@ -44,6 +45,7 @@ use proto::error::ErrorKind;
 
 pub(crate) use calls::ProcessState;
 pub(crate) use launch::Identity;
+pub(crate) use shim_client::{ACTION, LIFECYCLE, QUERY};
 pub(crate) use shim_events::serve as serve_shim_events;
 pub(crate) use task::{ProcessExit, ProcessRef};
 
@@ -167,6 +169,7 @@ pub(crate) struct Running {
 #[derive(Debug)]
 pub(crate) struct Runtime {
     places: Places,
+    sandboxes: Places,
     launcher: Launcher,
     store: Store,
     events: Arc<Exchange>,
@@ -184,6 +187,7 @@ impl Runtime {
     ) -> Arc<Self> {
         Arc::new(Self {
             places: Places::new(state, root),
+            sandboxes: sandbox::places(state, root),
             launcher: Launcher::new(identity),
             store,
             events,

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::answer::Answer;
 use super::calls::ProcessState;
-use super::create::{copy_log, remove};
+use super::create::{copy_task_log, remove};
 use super::record;
 use super::shim_client::{ConnectError, Method, QUERY, ShimClient, is_broken};
 use super::task::{Life, ProcessExit, ProcessRef, Shim, Task};
@@ -65,6 +65,7 @@ impl Runtime {
     /// Enters all that is left of an earlier life, then reaches for the shims beside the caller.
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<()> {
         self.enter_dead()?;
+        self.recover_sandboxes()?;
         let bundles = self.places.list()?;
         let bounds = Arc::new(Bounds {
             dials: Semaphore::new(DIALS),
@@ -139,7 +140,7 @@ impl Runtime {
         if let Some(program) = task.bundle.shim_binary() {
             task.set_program(program);
         }
-        if let Err(error) = copy_log(task) {
+        if let Err(error) = copy_task_log(task) {
             tracing::warn!(
                 id = task.id,
                 error = chain(&error),

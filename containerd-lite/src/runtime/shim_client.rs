@@ -126,6 +126,19 @@ impl ShimClient {
     }
 }
 
+impl ShimClient {
+    /// Calls a method of another service of the shim.
+    pub(crate) async fn ask<Q: Message, A: Message + Default>(
+        &self,
+        (service, method): (&str, &str),
+        limit: Option<Duration>,
+        request: &Q,
+    ) -> Result<A, Status> {
+        let call = Call::in_namespace(self.namespace.to_string());
+        proto::ttrpc::call(&self.client.0, service, method, &call, limit, request).await
+    }
+}
+
 /// Methods of the task service, spelled as on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Method {

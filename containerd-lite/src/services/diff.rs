@@ -2,14 +2,66 @@
 
 use proto::containerd::services::diff::v1 as wire;
 use proto::containerd::types::{Descriptor, Mount};
-use tonic::{Request, Response, Status};
+use tonic::metadata::MetadataMap;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Response, Status};
 
 use super::{Parts, blocking, labels_in, lease, namespace, required};
+use crate::config::{Config, ProxyKind, WALKING};
 use crate::content::{ContentError, Digest};
 use crate::diff::{CreateRequest, MountSpec, apply, create};
 
 /// Media type of what was applied: the layer without compression.
 const APPLIED: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// How long another program may take over a layer.
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// Who applies and makes layers, in the order in which they are asked: the first that does not say Unimplemented.
+#[derive(Debug)]
+pub(crate) struct Differs(Vec<Differ>);
+
+#[derive(Debug)]
+enum Differ {
+    /// Ourselves.
+    Walking,
+    /// Another program.
+    Proxy(wire::diff_client::DiffClient<Channel>),
+}
+
+impl Differs {
+    /// As the configuration orders them.
+    pub(crate) fn new(config: &Config) -> Result<Self, String> {
+        let find = |name: &String| {
+            if name == WALKING {
+                return Ok(Differ::Walking);
+            }
+            let proxies = &config.proxies;
+            let proxy = proxies
+                .iter()
+                .find(|proxy| proxy.kind == ProxyKind::Diff && proxy.name == *name)
+                .ok_or_else(|| format!("there is no differ {name:?}"))?;
+            let endpoint = Endpoint::try_from(format!("unix://{}", proxy.address.display()))
+                .map_err(|e| format!("differ {name:?}: address {:?}: {e}", proxy.address))?;
+            let client = wire::diff_client::DiffClient::new(endpoint.connect_lazy());
+            Ok(Differ::Proxy(client))
+        };
+        let all = config.differs.iter().map(find);
+        all.collect::<Result<_, String>>().map(Self)
+    }
+}
+
+/// The request for another program, in the same namespace and lease.
+fn forwarded<T: Clone>(metadata: &MetadataMap, message: &T) -> Request<T> {
+    let mut request = Request::new(message.clone());
+    for key in ["containerd-namespace", "containerd-lease"] {
+        if let Some(value) = metadata.get(key) {
+            request.metadata_mut().insert(key, value.clone());
+        }
+    }
+    request.set_timeout(LIMIT);
+    request
+}
 
 /// The service.
 #[derive(Debug)]
@@ -32,17 +84,15 @@ fn mounts_in(mounts: Vec<Mount>) -> Vec<MountSpec> {
         .collect()
 }
 
-#[tonic::async_trait]
-impl wire::diff_server::Diff for Service {
-    async fn apply(
+impl Service {
+    async fn apply_here(
         &self,
-        request: Request<wire::ApplyRequest>,
-    ) -> Result<Response<wire::ApplyResponse>, Status> {
-        let ns = namespace(request.metadata())?;
-        let request = request.into_inner();
+        ns: &str,
+        request: wire::ApplyRequest,
+    ) -> Result<wire::ApplyResponse, Status> {
         let layer = required(request.diff, "diff")?;
         let mounts = mounts_in(request.mounts);
-        let blobs = self.0.blobs.clone();
+        let (blobs, ns) = (self.0.blobs.clone(), ns.to_owned());
         let applied = blocking(move || {
             let digest = Digest::parse(&layer.digest).map_err(ContentError::from)?;
             let (blob, _) = blobs.read(&ns, &digest)?;
@@ -55,19 +105,18 @@ impl wire::diff_server::Diff for Service {
             size: i64::try_from(applied.size).unwrap_or(i64::MAX),
             ..Descriptor::default()
         };
-        Ok(Response::new(wire::ApplyResponse {
+        Ok(wire::ApplyResponse {
             applied: Some(applied),
-        }))
+        })
     }
 
-    async fn diff(
+    async fn diff_here(
         &self,
-        request: Request<wire::DiffRequest>,
-    ) -> Result<Response<wire::DiffResponse>, Status> {
-        let ns = namespace(request.metadata())?;
-        let lease = lease(request.metadata());
-        let request = request.into_inner();
-        let blobs = self.0.blobs.clone();
+        ns: &str,
+        lease: Option<String>,
+        request: wire::DiffRequest,
+    ) -> Result<wire::DiffResponse, Status> {
+        let (blobs, ns) = (self.0.blobs.clone(), ns.to_owned());
         let made = blocking(move || {
             let request = CreateRequest {
                 ns,
@@ -88,6 +137,56 @@ impl wire::diff_server::Diff for Service {
             size: made.size,
             ..Descriptor::default()
         };
-        Ok(Response::new(wire::DiffResponse { diff: Some(diff) }))
+        Ok(wire::DiffResponse { diff: Some(diff) })
+    }
+}
+
+#[tonic::async_trait]
+impl wire::diff_server::Diff for Service {
+    async fn apply(
+        &self,
+        request: Request<wire::ApplyRequest>,
+    ) -> Result<Response<wire::ApplyResponse>, Status> {
+        let ns = namespace(request.metadata())?;
+        let (metadata, _, message) = request.into_parts();
+        let mut refused = Status::unimplemented("no differ is configured");
+        for differ in &self.0.differs.0 {
+            let answer = match differ {
+                Differ::Walking => self
+                    .apply_here(&ns, message.clone())
+                    .await
+                    .map(Response::new),
+                Differ::Proxy(client) => client.clone().apply(forwarded(&metadata, &message)).await,
+            };
+            match answer {
+                Err(status) if status.code() == Code::Unimplemented => refused = status,
+                answer => return answer,
+            }
+        }
+        Err(refused)
+    }
+
+    async fn diff(
+        &self,
+        request: Request<wire::DiffRequest>,
+    ) -> Result<Response<wire::DiffResponse>, Status> {
+        let ns = namespace(request.metadata())?;
+        let (metadata, _, message) = request.into_parts();
+        let lease = lease(&metadata);
+        let mut refused = Status::unimplemented("no differ is configured");
+        for differ in &self.0.differs.0 {
+            let answer = match differ {
+                Differ::Walking => self
+                    .diff_here(&ns, lease.clone(), message.clone())
+                    .await
+                    .map(Response::new),
+                Differ::Proxy(client) => client.clone().diff(forwarded(&metadata, &message)).await,
+            };
+            match answer {
+                Err(status) if status.code() == Code::Unimplemented => refused = status,
+                answer => return answer,
+            }
+        }
+        Err(refused)
     }
 }

@@ -9,6 +9,7 @@ use proto::containerd::types::{Platform, RuntimeRequest};
 use tonic::{Request, Response, Status};
 
 use super::{Parts, filters};
+use crate::config::ProxyKind;
 use crate::error::status;
 use crate::filters::{Fields, text};
 
@@ -58,13 +59,27 @@ impl Service {
             Plugin::new("io.containerd.streaming.v1", "manager"),
             Plugin::new("io.containerd.transfer.v1", "local").platform(),
             Plugin::new(RUNTIME, "task").platform(),
+            Plugin::new("io.containerd.sandbox.store.v1", "local"),
+            Plugin::new("io.containerd.sandbox.controller.v1", "shim").platform(),
         ];
-        for name in self.0.snapshotters.keys() {
+        for name in ["native", "overlayfs"] {
             all.push(
                 Plugin::new("io.containerd.snapshotter.v1", name)
                     .platform()
                     .exports(folder(&crate::snapshotter(name))),
             );
+        }
+        for proxy in &self.0.config.proxies {
+            let kind = match proxy.kind {
+                ProxyKind::Snapshot => "io.containerd.snapshotter.v1",
+                ProxyKind::Diff => "io.containerd.differ.v1",
+            };
+            let mut plugin = Plugin::new(kind, &proxy.name).platform();
+            plugin.exports = proxy.exports.clone().into_iter().collect();
+            let address = proxy.address.display().to_string();
+            plugin.exports.insert("address".to_owned(), address);
+            plugin.capabilities.clone_from(&proxy.capabilities);
+            all.push(plugin);
         }
         for name in [
             "containers",
@@ -75,6 +90,8 @@ impl Service {
             "introspection",
             "leases",
             "namespaces",
+            "sandbox-controllers",
+            "sandboxes",
             "snapshots",
             "streaming",
             "tasks",
@@ -95,6 +112,7 @@ struct Plugin {
     id: String,
     has_platform: bool,
     exports: HashMap<String, String>,
+    capabilities: Vec<String>,
 }
 
 impl Plugin {
@@ -104,6 +122,7 @@ impl Plugin {
             id: id.to_owned(),
             has_platform: false,
             exports: HashMap::new(),
+            capabilities: Vec::new(),
         }
     }
 
@@ -128,6 +147,7 @@ impl Plugin {
             id: self.id,
             platforms,
             exports: self.exports,
+            capabilities: self.capabilities,
             ..wire::Plugin::default()
         }
     }

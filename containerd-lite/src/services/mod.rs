@@ -12,6 +12,7 @@ mod images;
 mod introspection;
 mod leases;
 mod namespaces;
+mod sandbox;
 mod snapshots;
 mod streaming;
 mod tasks;
@@ -33,6 +34,7 @@ use crate::gc::Collector;
 use crate::metadata::{Labels, Store};
 use crate::runtime::Runtime;
 use crate::snapshots::Snapshotter;
+pub(crate) use diff::Differs;
 
 /// What the services call, built by [`crate::serve`].
 #[derive(Debug, Clone)]
@@ -41,6 +43,7 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) blobs: Arc<Blobs>,
     pub(crate) snapshotters: Arc<HashMap<&'static str, Arc<Snapshotter>>>,
+    pub(crate) differs: Arc<Differs>,
     pub(crate) gc: Collector,
     pub(crate) events: Arc<Exchange>,
     pub(crate) runtime: Arc<Runtime>,
@@ -121,6 +124,16 @@ pub(crate) fn routes(parts: Parts) -> tonic::service::Routes {
             max,
             wire::leases::v1::leases_server::LeasesServer<_>,
             leases::Service::new(parts.clone())
+        ))
+        .add_service(limited!(
+            max,
+            wire::sandbox::v1::store_server::StoreServer<_>,
+            sandbox::Store::new(parts.clone())
+        ))
+        .add_service(limited!(
+            max,
+            wire::sandbox::v1::controller_server::ControllerServer<_>,
+            sandbox::Controller::new(parts.clone())
         ))
         .add_service(limited!(
             max,

@@ -67,7 +67,7 @@ impl Service {
 
 fn mount_out(m: Mount) -> types::Mount {
     types::Mount {
-        r#type: m.kind.to_owned(),
+        r#type: m.kind.into_owned(),
         source: m.source,
         target: String::new(),
         options: m.options,
@@ -144,10 +144,8 @@ impl wire::snapshots_server::Snapshots for Service {
     ) -> Result<Response<wire::MountsResponse>, Status> {
         let ns = namespace(request.metadata())?;
         let request = request.into_inner();
-        let mounts = self
-            .snapshotter(&request.snapshotter)?
-            .mounts(&ns, &request.key)
-            .map_err(status)?;
+        let snapshotter = self.snapshotter(&request.snapshotter)?;
+        let mounts = blocking(move || snapshotter.mounts(&ns, &request.key)).await?;
         Ok(Response::new(wire::MountsResponse {
             mounts: mounts.into_iter().map(mount_out).collect(),
         }))

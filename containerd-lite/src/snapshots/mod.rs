@@ -9,29 +9,33 @@
 //! ```
 //!
 //! An active snapshot and a view go by a *key*, a committed one by a *name*; both are free text per namespace. The row in
-//! the database is the truth (see `metadata::snapshots`); a [`Driver`] keeps the files of snapshot N in `snapshots/N` and
-//! says how to mount them. Order makes a kill harmless: files before the row on the way in, the row before the files on
+//! the database is the truth (see `metadata::snapshots`); a [`Backend`] has the files. Of our own ([`local`]) a [`Driver`] keeps
+//! those of snapshot N in `snapshots/N` and says how to mount them; another program's is asked over gRPC ([`proxy`]). Order makes a kill harmless: files before the row on the way in, the row before the files on
 //! the way out, so that what a kill leaves is a directory without a row, and [`Snapshotter::cleanup`] removes it.
 //!
 //! Everything here blocks; services enter it through `spawn_blocking`.
 
 mod copy;
+mod local;
 mod overlay;
+mod proxy;
 #[cfg(test)]
 mod suite;
 mod usage;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use proto::error::ErrorKind;
 
 pub(crate) use copy::Copy;
+use local::Local;
 pub(crate) use overlay::Overlay;
+use proxy::Proxy;
 
-use crate::metadata::{Labels, MetadataError, SnapshotKind, SnapshotRow, Store, Usage};
+use crate::metadata::{Labels, MetadataError, SnapshotKind, SnapshotRow, Snapshots, Store, Usage};
 
 /// Name of the snapshotter that an empty name means.
 pub(crate) const DEFAULT: &str = "overlayfs";
@@ -51,6 +55,12 @@ pub(crate) enum SnapshotError {
     },
     #[error("snapshot {0} is committed: it has no mounts")]
     Committed(String),
+    #[error("snapshotter {name}: {text}")]
+    Proxy {
+        name: &'static str,
+        kind: ErrorKind,
+        text: String,
+    },
 }
 
 impl crate::error::Kind for SnapshotError {
@@ -63,6 +73,7 @@ impl crate::error::Kind for SnapshotError {
                 kind => kind,
             },
             Self::Committed(_) => ErrorKind::FailedPrecondition,
+            Self::Proxy { kind, .. } => *kind,
         }
     }
 }
@@ -80,7 +91,7 @@ fn io(attempt: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Snap
 /// One mount, as clients and shims make it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mount {
-    pub(crate) kind: &'static str,
+    pub(crate) kind: Cow<'static, str>,
     pub(crate) source: String,
     pub(crate) options: Vec<String>,
 }
@@ -90,7 +101,7 @@ impl Mount {
     fn bind(source: &Path, writable: bool) -> Self {
         let mode = if writable { "rw" } else { "ro" };
         Self {
-            kind: "bind",
+            kind: "bind".into(),
             source: source.display().to_string(),
             options: vec![mode.to_owned(), "rbind".to_owned()],
         }
@@ -114,7 +125,7 @@ pub(crate) trait Driver: std::fmt::Debug + Send + Sync {
 impl From<Mount> for crate::diff::MountSpec {
     fn from(mount: Mount) -> Self {
         Self {
-            kind: mount.kind.to_owned(),
+            kind: mount.kind.into_owned(),
             source: mount.source,
             options: mount.options,
         }
@@ -132,47 +143,112 @@ pub(crate) fn find(
         .ok_or_else(|| SnapshotError::Unknown(name.to_owned()))
 }
 
-/// The snapshots of one driver.
+/// A snapshot to be made.
+#[derive(Debug)]
+pub(crate) struct New<'a> {
+    ns: &'a str,
+    lease: Option<&'a str>,
+    kind: SnapshotKind,
+    key: &'a str,
+    parent: &'a str,
+    labels: &'a Labels,
+}
+
+impl New<'_> {
+    fn row(&self, id: i64) -> SnapshotRow {
+        let now = crate::time::now();
+        SnapshotRow {
+            name: self.key.to_owned(),
+            id,
+            parent: self.parent.to_owned(),
+            kind: self.kind,
+            labels: self.labels.clone(),
+            usage: Usage::default(),
+            created_at: now,
+            updated_at: now,
+        }
+    }
+}
+
+/// Has the files of snapshots.
+pub(crate) trait Backend: std::fmt::Debug + Send + Sync {
+    /// Makes the files, then the row.
+    fn prepare(&self, rows: &Snapshots<'_>, new: &New<'_>) -> Result<Vec<Mount>, SnapshotError>;
+    /// How to mount an active snapshot or a view.
+    fn mounts(
+        &self,
+        rows: &Snapshots<'_>,
+        ns: &str,
+        row: &SnapshotRow,
+    ) -> Result<Vec<Mount>, SnapshotError>;
+    /// Finishes the files of an active snapshot before its row says committed, and tells what they take.
+    fn finish(
+        &self,
+        rows: &Snapshots<'_>,
+        ns: &str,
+        row: &SnapshotRow,
+        name: &str,
+        labels: &Labels,
+    ) -> Result<Usage, SnapshotError>;
+    /// Takes the files of a row that has gone out of the way.
+    fn discarded(
+        &self,
+        rows: &Snapshots<'_>,
+        ns: &str,
+        row: &SnapshotRow,
+    ) -> Result<(), SnapshotError>;
+    /// What the files take, without the parents'.
+    fn usage(
+        &self,
+        rows: &Snapshots<'_>,
+        ns: &str,
+        row: &SnapshotRow,
+    ) -> Result<Usage, SnapshotError>;
+    /// Removes the files that no row speaks of.
+    fn cleanup(&self, rows: &Snapshots<'_>) -> Result<(), SnapshotError>;
+}
+
+/// The snapshots of one backend.
 #[derive(Debug)]
 pub(crate) struct Snapshotter {
-    driver: Box<dyn Driver>,
+    name: &'static str,
     store: Store,
-    next: AtomicI64,
-    /// Shared by whoever makes a directory and its row, exclusive for the cleanup.
-    making: RwLock<()>,
+    backend: Box<dyn Backend>,
 }
 
 impl Snapshotter {
-    /// Opens or makes the directory of the driver.
+    /// Opens or makes the directory of a driver of our own.
     pub(crate) fn open(driver: Box<dyn Driver>, store: Store) -> Result<Arc<Self>, SnapshotError> {
-        crate::listen::directory(driver.folder()).map_err(io("make directory", driver.folder()))?;
-        let in_rows = store
-            .snapshots(driver.name())
-            .ids()?
-            .into_iter()
-            .max()
-            .unwrap_or(0);
-        let on_disk = numbered(driver.folder())?.into_iter().max().unwrap_or(0);
-        let next = AtomicI64::new(in_rows.max(on_disk) + 1);
+        let name = driver.name();
+        let last = store.snapshots(name).last_id()?;
         Ok(Arc::new(Self {
-            driver,
+            name,
+            backend: Box::new(Local::open(driver, last)?),
             store,
-            next,
-            making: RwLock::new(()),
+        }))
+    }
+
+    /// One that is another program's.
+    pub(crate) fn proxy(
+        name: &'static str,
+        socket: &Path,
+        store: Store,
+    ) -> Result<Arc<Self>, SnapshotError> {
+        let last = store.snapshots(name).last_id()?;
+        Ok(Arc::new(Self {
+            name,
+            backend: Box::new(Proxy::new(name, socket, last)?),
+            store,
         }))
     }
 
     /// Name that clients use.
     pub(crate) fn name(&self) -> &'static str {
-        self.driver.name()
+        self.name
     }
 
-    fn rows(&self) -> crate::metadata::Snapshots<'_> {
-        self.store.snapshots(self.driver.name())
-    }
-
-    fn path(&self, id: i64) -> PathBuf {
-        self.driver.folder().join(id.to_string())
+    fn rows(&self) -> Snapshots<'_> {
+        self.store.snapshots(self.name)
     }
 
     /// Makes an active snapshot or a view on `parent` (or on nothing) and says how to mount it.
@@ -190,44 +266,27 @@ impl Snapshotter {
             Err(MetadataError::NotFound(_)) => {}
             Err(error) => return Err(error.into()),
         }
-        let parents = self.rows().parents(ns, parent)?;
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.path(id);
-        let _making = self.making.read().unwrap_or_else(PoisonError::into_inner);
-        let now = crate::time::now();
-        let row = SnapshotRow {
-            name: key.to_owned(),
-            id,
-            parent: parent.to_owned(),
+        let new = New {
+            ns,
+            lease,
             kind,
-            labels: labels.clone(),
-            usage: Usage::default(),
-            created_at: now,
-            updated_at: now,
+            key,
+            parent,
+            labels,
         };
-        let made = self
-            .driver
-            .make(&path, kind, &parents)
-            .and_then(|()| Ok(self.rows().insert(ns, lease, row)?));
-        if let Err(error) = made {
-            // The first cause is what the caller needs; a leftover is removed by the next cleanup.
-            let _ = std::fs::remove_dir_all(&path);
-            return Err(error);
-        }
-        Ok(self.driver.mounts(id, kind, &parents))
+        self.backend.prepare(&self.rows(), &new)
     }
 
     /// How to mount an active snapshot or a view.
     pub(crate) fn mounts(&self, ns: &str, key: &str) -> Result<Vec<Mount>, SnapshotError> {
-        let (row, parents) = self.rows().chain(ns, key)?;
+        let row = self.rows().get(ns, key)?;
         match row.kind {
             SnapshotKind::Committed => Err(SnapshotError::Committed(key.to_owned())),
-            kind => Ok(self.driver.mounts(row.id, kind, &parents)),
+            _ => self.backend.mounts(&self.rows(), ns, &row),
         }
     }
 
-    /// Finishes an active snapshot. Its files are on the disk before its row says committed: a layer that power loss cut
-    /// must not look whole.
+    /// Finishes an active snapshot.
     pub(crate) fn commit(
         &self,
         ns: &str,
@@ -237,24 +296,15 @@ impl Snapshotter {
         labels: &Labels,
     ) -> Result<(), SnapshotError> {
         let row = self.rows().get(ns, key)?;
-        let path = self.path(row.id);
-        let usage = self.driver.usage(row.id)?;
-        std::fs::File::open(&path)
-            .and_then(|dir| rustix::fs::syncfs(&dir).map_err(Into::into))
-            .map_err(io("sync", &path))?;
+        self.rows().may_commit(ns, name, &row)?;
+        let usage = self.backend.finish(&self.rows(), ns, &row, name, labels)?;
         Ok(self.rows().commit(ns, lease, name, key, usage, labels)?)
     }
 
     /// Forgets a snapshot and takes its files out of the way; they are removed by [`Self::cleanup`].
     pub(crate) fn remove(&self, ns: &str, name: &str) -> Result<(), SnapshotError> {
         let row = self.rows().delete(ns, name)?;
-        let path = self.path(row.id);
-        match std::fs::rename(&path, self.driver.folder().join(format!("rm-{}", row.id))) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(io("set aside", &path)(error))
-            }
-            _ => Ok(()),
-        }
+        self.backend.discarded(&self.rows(), ns, &row)
     }
 
     /// One snapshot.
@@ -272,7 +322,7 @@ impl Snapshotter {
         let row = self.rows().get(ns, name)?;
         match row.kind {
             SnapshotKind::Committed => Ok(row.usage),
-            SnapshotKind::Active | SnapshotKind::View => self.driver.usage(row.id),
+            SnapshotKind::Active | SnapshotKind::View => self.backend.usage(&self.rows(), ns, &row),
         }
     }
 
@@ -289,44 +339,6 @@ impl Snapshotter {
 
     /// Removes the files that no row speaks of.
     pub(crate) fn cleanup(&self) -> Result<(), SnapshotError> {
-        let folder = self.driver.folder();
-        {
-            let _alone = self.making.write().unwrap_or_else(PoisonError::into_inner);
-            let kept = self.rows().ids()?;
-            for id in numbered(folder)? {
-                if !kept.contains(&id) {
-                    let path = self.path(id);
-                    std::fs::rename(&path, folder.join(format!("rm-{id}")))
-                        .map_err(io("set aside", &path))?;
-                }
-            }
-        }
-        // The slow part is done without holding anybody up.
-        for entry in std::fs::read_dir(folder).map_err(io("read directory", folder))? {
-            let path = entry.map_err(io("read directory", folder))?.path();
-            if path
-                .file_name()
-                .is_some_and(|n| n.to_string_lossy().starts_with("rm-"))
-            {
-                match std::fs::remove_dir_all(&path) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(io("remove", &path)(error));
-                    }
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
+        self.backend.cleanup(&self.rows())
     }
-}
-
-/// Numbers of the directories in `folder`.
-fn numbered(folder: &Path) -> Result<Vec<i64>, SnapshotError> {
-    let entries = std::fs::read_dir(folder).map_err(io("read directory", folder))?;
-    let mut ids = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(io("read directory", folder))?.file_name();
-        ids.extend(name.to_str().and_then(|n| n.parse::<i64>().ok()));
-    }
-    Ok(ids)
 }

@@ -94,7 +94,7 @@ impl Driver for Overlay {
             .collect();
         options.push(format!("lowerdir={}", lower.join(":")));
         vec![Mount {
-            kind: "overlay",
+            kind: "overlay".into(),
             source: "overlay".to_owned(),
             options,
         }]

@@ -45,7 +45,7 @@ fn kind<T: std::fmt::Debug>(result: Result<T, SnapshotError>) -> ErrorKind {
 fn a_layer_is_prepared_committed_and_built_on() {
     each(|s, _| {
         let mounts = prepare(s, "a key with / and blanks", "").unwrap();
-        assert_eq!((mounts.len(), mounts[0].kind), (1, "bind"));
+        assert_eq!((mounts.len(), &*mounts[0].kind), (1, "bind"));
         assert_eq!(mounts[0].options, ["rw", "rbind"]);
         std::fs::write(Path::new(&mounts[0].source).join("f"), "x").unwrap();
         commit(s, "layer", "a key with / and blanks").unwrap();
@@ -74,7 +74,7 @@ fn a_layer_is_prepared_committed_and_built_on() {
             )
             .unwrap();
         assert_eq!(
-            (view[0].kind, &view[0].options[..]),
+            (&*view[0].kind, &view[0].options[..]),
             ("bind", &["ro".to_owned(), "rbind".to_owned()][..])
         );
         assert!(Path::new(&view[0].source).join("f").exists());
@@ -149,7 +149,7 @@ fn overlay_mounts_name_all_parents_from_the_top() {
             .to_string()
     };
     assert_eq!(
-        (active.kind, active.source.as_str()),
+        (&*active.kind, active.source.as_str()),
         ("overlay", "overlay")
     );
     let options: Vec<_> = active

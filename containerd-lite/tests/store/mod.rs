@@ -28,7 +28,14 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts one and waits until it answers.
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| String::new()).await
+    }
+
+    /// Starts one with a configuration that may name its folder.
+    pub(crate) async fn start_with(config: impl FnOnce(&Path) -> String) -> Self {
         let folder = tempfile::tempdir().expect("folder");
+        let config = config(folder.path());
+        std::fs::write(folder.path().join("config.toml"), config).expect("configuration");
         let child = spawn(folder.path());
         let daemon = Self { folder, child };
         daemon.ready().await;
@@ -87,6 +94,7 @@ impl Daemon {
             channel,
             namespace: namespace.to_owned(),
             lease: lease.map(str::to_owned),
+            snapshotter: String::new(),
         }
     }
 }
@@ -122,7 +130,8 @@ pub(crate) fn spawn(folder: &Path) -> Child {
         .arg(folder.join("state"))
         .arg("--address")
         .arg(folder.join("c.sock"))
-        .args(["--config", "/dev/null"])
+        .arg("--config")
+        .arg(folder.join("config.toml"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
@@ -161,6 +170,7 @@ pub(crate) struct Client {
     pub(crate) channel: Channel,
     namespace: String,
     lease: Option<String>,
+    pub(crate) snapshotter: String,
 }
 
 type Outcome<T> = Result<T, Status>;
@@ -266,10 +276,23 @@ impl Client {
     }
 
     pub(crate) async fn prepare(&self, key: &str, parent: &str) -> Outcome<Vec<Mount>> {
+        self.prepare_with(key, parent, &[]).await
+    }
+
+    pub(crate) async fn prepare_with(
+        &self,
+        key: &str,
+        parent: &str,
+        labels: &[(&str, &str)],
+    ) -> Outcome<Vec<Mount>> {
+        let pairs = labels.iter();
         let request = snapshots::PrepareSnapshotRequest {
+            snapshotter: self.snapshotter.clone(),
             key: key.to_owned(),
             parent: parent.to_owned(),
-            ..Default::default()
+            labels: pairs
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
         };
         Ok(self
             .snapshots()
@@ -281,6 +304,7 @@ impl Client {
 
     pub(crate) async fn view(&self, key: &str, parent: &str) -> Outcome<Vec<Mount>> {
         let request = snapshots::ViewSnapshotRequest {
+            snapshotter: self.snapshotter.clone(),
             key: key.to_owned(),
             parent: parent.to_owned(),
             ..Default::default()
@@ -295,6 +319,7 @@ impl Client {
 
     pub(crate) async fn commit(&self, name: &str, key: &str) -> Outcome<()> {
         let request = snapshots::CommitSnapshotRequest {
+            snapshotter: self.snapshotter.clone(),
             name: name.to_owned(),
             key: key.to_owned(),
             ..Default::default()
@@ -307,8 +332,8 @@ impl Client {
 
     pub(crate) async fn stat(&self, key: &str) -> Outcome<snapshots::Info> {
         let request = snapshots::StatSnapshotRequest {
+            snapshotter: self.snapshotter.clone(),
             key: key.to_owned(),
-            ..Default::default()
         };
         Ok(self
             .snapshots()
@@ -321,8 +346,8 @@ impl Client {
 
     pub(crate) async fn remove(&self, key: &str) -> Outcome<()> {
         let request = snapshots::RemoveSnapshotRequest {
+            snapshotter: self.snapshotter.clone(),
             key: key.to_owned(),
-            ..Default::default()
         };
         self.snapshots()
             .remove(self.request(request))
