@@ -76,7 +76,9 @@ impl Plan {
             }
             seen |= flag;
             if !path.is_empty() {
-                let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                // What is no namespace will be refused, but must not be waited for.
+                let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+                let fd = rustix::fs::open(path, flags, Mode::empty())
                     .doing(|| format!("open {kind} namespace {path}"))?;
                 plan.join.push((flag, fd));
             } else if flag == CLONE_NEWTIME || flag == libc::CLONE_NEWCGROUP as u32 {

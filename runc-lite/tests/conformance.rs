@@ -1,5 +1,6 @@
 //! The conformance table of docs/runc-lite.md: no field of the specification is missing,
-//! no row is empty, and every proof it names exists.
+//! no row is empty, and every proof it names exists. The same of the advisories in
+//! docs/security-runtime.md.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -138,6 +139,28 @@ fn the_table_is_whole_and_its_proofs_exist() {
             n => wrong.push(format!("{n} rows of {field}")),
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_advisory_has_a_proof_that_exists() {
+    let text = std::fs::read_to_string(above().join("docs/security-runtime.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| CVE-"));
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [id, _, why, proofs] = cells.as_slice() else {
+            panic!("a row of {} cells: {row}", cells.len());
+        };
+        count += 1;
+        if why.is_empty() || (quoted(proofs).is_empty() && !proofs.starts_with("does not apply")) {
+            wrong.push(format!("no proof of {id}"));
+        }
+        let absent = quoted(proofs).into_iter().filter(|proof| !exists(proof));
+        wrong.extend(absent.map(|proof| format!("{id}: no {proof}")));
+    }
+    assert!(count >= 24, "{count} advisories");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

@@ -87,6 +87,15 @@ fn inputs_that_are_no_files_are_refused_at_once() {
     soon(|| b.call(&["update", "-r", "huge", &b.id]))
         .code(1)
         .says("larger than 16 MiB");
+    // A namespace, of any kind.
+    for kind in ["ipc", "pid", "mount", "user"] {
+        let mut d = Bundle::new("true");
+        fifo(&d.dir.path().join("fifo"));
+        d.without_namespace(kind);
+        let list = d.config["linux"]["namespaces"].as_array_mut().unwrap();
+        list.push(json!({"type": kind, "path": d.dir.path().join("fifo")}));
+        soon(|| d.run()).code(1).says("invalid argument");
+    }
     // The configuration and the record.
     let c = Bundle::new("true");
     let config = c.dir.path().join("config.json");
@@ -432,6 +441,9 @@ fn added_capabilities_are_not_inheritable() {
         (1000, true, [true, true, true, true, true]),
     ] {
         let mut b = Bundle::new("sleep 100");
+        // As `spec` has made it.
+        let given = &b.config["process"]["capabilities"]["inheritable"];
+        assert!(given.as_array().is_none_or(Vec::is_empty), "{given}");
         b.config["process"]["user"] = json!({"uid": user, "gid": user});
         if ambient {
             for set in ["bounding", "permitted", "inheritable"] {
@@ -470,6 +482,52 @@ fn a_user_of_one_digit_is_not_root() {
         let said = b.call(&["exec", "--user", user, &b.id, "sh", "-c", "id -u; id -g"]);
         assert_eq!(said.code(0).out, format!("{user}\n0\n"));
     }
+}
+
+#[test]
+fn a_null_device_that_became_a_link_is_not_taken_for_one() {
+    if !support::possible() {
+        return;
+    }
+    let script = "rm /dev/null; ln -s /data/f /dev/null; echo > /data/ready; sleep 100";
+    let mut b = Bundle::new(script);
+    let data = b.dir.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("f"), "kept").unwrap();
+    b.mount("/data", "bind", "data", &["bind", "rw"]);
+    b.start();
+    support::eventually(|| match data.join("ready").exists() {
+        true => Ok(()),
+        false => Err("not ready".into()),
+    });
+    let look = "stat -L -c %t,%T /proc/self/fd/0";
+    let said = b.call(&["exec", "--user", "1000:1000", &b.id, "sh", "-c", look]);
+    assert_eq!(said.code(0).out, "1,3\n");
+    assert_eq!(fs::read_to_string(data.join("f")).unwrap(), "kept");
+    assert_eq!(fs::metadata(data.join("f")).unwrap().uid(), 0);
+}
+
+#[test]
+fn a_mount_of_cgroups_shows_the_containers_own() {
+    if !support::possible() {
+        return;
+    }
+    let mut b = Bundle::new("");
+    b.without_namespace("cgroup");
+    let mounts = b.config["mounts"].as_array_mut().unwrap();
+    mounts.retain(|m| m["type"] != "cgroup");
+    b.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["rw"]);
+    // At the root of a hierarchy the container's group would be seen from above.
+    let script = format!(
+        "cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/pids/cgroup.procs 2>/dev/null | grep -c 1; \
+         ls -d /sys/fs/cgroup/{0} /sys/fs/cgroup/*/{0} 2>/dev/null | wc -l",
+        b.id
+    );
+    b.config["process"]["args"] = json!(["sh", "-c", script]);
+    let out = b.run().code(0).out;
+    let mut lines = out.lines();
+    assert_ne!(lines.next(), Some("0"), "{out}");
+    assert_eq!(lines.next(), Some("0"), "{out}");
 }
 
 /// Whether a process of the host's root, but without the capability to trace, may

@@ -252,7 +252,7 @@ fn inherit(opts: &mut Message, key: &str, fd: i32) {
 /// What the standard streams were when the image was made.
 fn streams(directories: &Directories) -> Result<Vec<String>, StepError> {
     let path = directories.path.join(criu::DESCRIPTORS);
-    let text = std::fs::read(&path).doing(|| format!("read {}", path.display()))?;
+    let text = crate::files::read(&path).doing(|| format!("read {}", path.display()))?;
     let streams: Vec<String> = serde_json::from_slice(&text)
         .map_err(std::io::Error::from)
         .doing(|| format!("parse {}", path.display()))?;
