@@ -76,6 +76,12 @@ impl Files {
         std::fs::write(&self.asked, "").during(|| format!("make {}", self.asked.display()))
     }
 
+    /// Takes the note back: the start was refused.
+    pub(super) fn forget_asked(&self) {
+        // Absent is what is wanted.
+        let _ = std::fs::remove_file(&self.asked);
+    }
+
     /// Whether a start was asked for since they were prepared.
     pub(super) fn is_asked(&self) -> bool {
         self.asked.exists()

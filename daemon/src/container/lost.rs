@@ -105,10 +105,11 @@ pub(super) async fn create(app: &App, request: tasks::CreateTaskRequest) -> Resu
     }
 }
 
-/// Starts the created task, whatever happens to containerd meanwhile; its pid.
-pub(super) async fn start(app: &App, id: &str) -> Result<u32> {
+/// Starts the created task, whatever happens to containerd meanwhile; its pid. `before` is the loss of an earlier call that
+/// may have begun the start.
+pub(super) async fn start(app: &App, id: &str, before: Option<Error>) -> Result<u32> {
     let deadline = Instant::now() + BACK;
-    let mut lost = None;
+    let mut lost = before;
     loop {
         let request = tasks::StartRequest {
             container_id: id.to_owned(),

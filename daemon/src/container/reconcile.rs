@@ -6,11 +6,12 @@ use tokio::time::Instant;
 
 use super::actor::{Actor, Exit};
 use super::attach::Files;
+use super::lost::Failure;
 use super::restart;
 use super::state::{Exited, Running, State};
 use crate::backend::{QUICK, within};
 use crate::clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 impl Actor {
     /// Makes the record agree with what containerd says. The list may be older than what happened since: whatever does not
@@ -121,6 +122,8 @@ impl Actor {
                     let paused = task.status() != Status::Running;
                     self.take_over(task.pid, paused).await;
                 }
+                // Its shim does not tell; the next look may.
+                Status::Unknown => self.unsure = true,
                 // The start was asked for: it goes through, or is under way.
                 Status::Created if self.files().is_asked() => self.go_on().await,
                 Status::Stopped if self.is_news(&task) => {
@@ -167,9 +170,18 @@ impl Actor {
 
     /// Brings a start to its end that was asked for by somebody who did not live to see it.
     async fn go_on(&mut self) {
-        match super::lost::start(&self.app, &self.record.id).await {
+        let before = Error::unavailable("the daemon that asked for the start has gone");
+        match super::lost::start(&self.app, &self.record.id, Some(before)).await {
             Ok(pid) => self.take_over(pid, false).await,
+            Err(error @ Failure::Unknown(_)) => {
+                tracing::warn!(
+                    "go on with the start of container {}: {error}",
+                    self.record.id
+                );
+                self.unsure = true;
+            }
             Err(error) => {
+                self.files().forget_asked();
                 tracing::warn!(
                     "go on with the start of container {}: {error}",
                     self.record.id

@@ -39,6 +39,8 @@ pub(super) async fn launch(actor: &mut Actor) -> std::result::Result<Running, Fa
     match attempt(actor).await {
         Ok(running) => Ok(running),
         Err(lost::Failure::Refused(error)) => {
+            // Whatever is killed now has not run.
+            Files::of(&actor.app.config, &actor.record.id).forget_asked();
             // The task, if it was made; the endpoint; the files.
             super::stop::clear(actor).await;
             Err(classify(error))
@@ -80,7 +82,7 @@ async fn attempt(actor: &mut Actor) -> std::result::Result<Running, lost::Failur
     files.note_asked()?;
     let pid = match made {
         Made::Runs { pid } => pid,
-        Made::Created => lost::start(&app, &id)
+        Made::Created => lost::start(&app, &id, None)
             .await
             .map_err(|e| e.during("failed to start task for container"))?,
     };

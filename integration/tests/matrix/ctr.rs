@@ -90,7 +90,14 @@ impl Drop for Events {
 }
 
 fn plain_run(rig: &Rig) -> Result<()> {
-    let rest = ["--rm", IMAGE, "once", "sh", "-c", "echo hi; exit 3"];
+    let rest = [
+        "--rm",
+        IMAGE,
+        "once",
+        "sh",
+        "-c",
+        "echo hi; sleep 0.2; exit 3",
+    ];
     let out = rig.ctr([RUN.as_slice(), &rest].concat())?.exits(3)?;
     ensure!(out.stdout == "hi\n", "printed {:?}", out.stdout);
     Ok(())
@@ -147,7 +154,13 @@ fn listed(rig: &Rig, name: &str) -> Result<(String, String)> {
 
 fn exec(rig: &Rig) -> Result<()> {
     let words = ["task", "exec", "--exec-id", "e1", "live"];
-    let out = rig.ctr([words.as_slice(), &["sh", "-c", "echo in; exit 7"]].concat())?;
+    let out = rig.ctr(
+        [
+            words.as_slice(),
+            &["sh", "-c", "echo in; sleep 0.2; exit 7"],
+        ]
+        .concat(),
+    )?;
     let out = out.exits(7)?;
     ensure!(out.stdout == "in\n", "printed {:?}", out.stdout);
     Ok(())
