@@ -52,6 +52,8 @@ pub(crate) fn scenario(engine: &Engine) -> Result<()> {
     exec(engine).context("exec")?;
     pause(engine, pid).context("pause")?;
     update(engine, pid).context("update")?;
+    checkpoint(engine).context("checkpoint")?;
+    let pid = engine.inspect("live", "{{.State.Pid}}")?.parse()?;
     stop(engine, pid).context("stop")?;
     kill(engine).context("kill")
 }
@@ -280,6 +282,21 @@ fn update(engine: &Engine, pid: u32) -> Result<()> {
     // what was not named stays
     cgroup::says(pid, cgroup::QUOTA, "50000", "50000 100000")?;
     cgroup::says(pid, cgroup::PIDS, "77", "77")
+}
+
+/// podman, with the criu that `LITE_CRIU` names: what was counted in memory goes on.
+fn checkpoint(engine: &Engine) -> Result<()> {
+    if !engine.is_podman() || std::env::var_os("LITE_CRIU").is_none() {
+        return Ok(());
+    }
+    engine
+        .call(&["container", "checkpoint", "live"])?
+        .exits(0)?;
+    engine.call(&["container", "restore", "live"])?.exits(0)?;
+    // the trap of its shell is still set: see stop
+    let said = engine.call(&["exec", "live", "hostname"])?.exits(0)?;
+    ensure!(said.stdout == "box\n", "printed {:?}", said.stdout);
+    Ok(())
 }
 
 fn ends_with(engine: &Engine, code: &str) -> Result<()> {

@@ -114,6 +114,12 @@ impl Engine {
         ] {
             command.arg(flag).arg(self.path(name));
         }
+        if let Some(criu) = std::env::var_os("LITE_CRIU").map(PathBuf::from) {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let own = criu.parent().map(PathBuf::from).into_iter();
+            let all = own.chain(std::env::split_paths(&path));
+            command.env("PATH", std::env::join_paths(all)?);
+        }
         let how = ["--cgroup-manager=cgroupfs", "--storage-driver=vfs"];
         command
             .arg("--runtime")
