@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -25,6 +26,8 @@ pub(crate) enum ConfigError {
     HostAndContext,
     #[error("specify only one -H")]
     ManyHosts,
+    #[error("invalid DOCKER_LITE_RECONNECT {0:?}: must be a number of seconds")]
+    Reconnect(String),
     #[error(transparent)]
     Context(#[from] ContextError),
     #[error("could not read {what} {path:?}: {source}")]
@@ -52,6 +55,8 @@ pub(crate) struct Config {
     pub(crate) tls: Option<Tls>,
     /// The platform of `DOCKER_DEFAULT_PLATFORM`, for images of which none is said.
     pub(crate) platform: String,
+    /// How long a daemon that goes away is waited for: `DOCKER_LITE_RECONNECT`.
+    pub(crate) reconnect: Duration,
 }
 
 /// The part of config.json that this program uses.
@@ -136,8 +141,19 @@ impl Config {
             context,
             api_version: env("DOCKER_API_VERSION"),
             platform: env("DOCKER_DEFAULT_PLATFORM").unwrap_or_default(),
+            reconnect: reconnect(env("DOCKER_LITE_RECONNECT"))?,
             tls,
         })
+    }
+}
+
+fn reconnect(text: Option<String>) -> Result<Duration, ConfigError> {
+    let Some(text) = text else {
+        return Ok(crate::client::RECONNECT);
+    };
+    match text.parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => Err(ConfigError::Reconnect(text)),
     }
 }
 

@@ -21,6 +21,9 @@ pub(crate) type Outcome = Result<u8, Failure>;
 /// The exit code of a command that wrote into a closed pipe, as if SIGPIPE had ended it.
 const BROKEN_PIPE: u8 = 141;
 
+/// The exit code of a command that listened to a daemon which went away for good.
+const DAEMON_GONE: u8 = 125;
+
 impl Failure {
     /// A failure with the common exit code 1.
     pub(crate) fn new(text: impl Into<String>) -> Failure {
@@ -59,7 +62,12 @@ impl Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
-        Failure::new(error.to_string())
+        match error {
+            ClientError::Gone { .. } => {
+                Failure::with_code(DAEMON_GONE, format!("docker-lite: {error}"))
+            }
+            error => Failure::new(error.to_string()),
+        }
     }
 }
 

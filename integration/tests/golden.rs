@@ -76,9 +76,21 @@ fn mask(text: &str, masks: &[(Regex, &'static str)]) -> String {
 fn once(stack: &Stack, cli: &Path, mark: &str, line: &str) -> Result<Output> {
     let line = line.replace('@', mark);
     let mut command = stack.client_command(Path::new("/bin/bash"), ["-c", &line]);
+    // nothing of the machine's own settings, nor plugins below its root's home
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let of_docker = text.starts_with("DOCKER_") || text.starts_with("BUILDKIT_");
+        if of_docker && !["DOCKER_HOST", "DOCKER_CONFIG"].contains(&&*text) {
+            command.env_remove(&name);
+        }
+    }
+    for name in ["COLUMNS", "LINES", "NO_COLOR", "TERM", "LANG", "LC_ALL"] {
+        command.env_remove(name);
+    }
     command
         .env("D", cli)
         .env("TZ", "UTC")
+        .env("HOME", stack.path("home"))
         .current_dir(stack.dir().join("golden"));
     run(&mut command, b"", Duration::from_secs(60))
 }

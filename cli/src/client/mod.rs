@@ -12,6 +12,7 @@
 //!
 //! Paths and answers are Docker's; what lies in the bodies is `proto::engine`.
 
+mod patience;
 mod request;
 mod ssh;
 mod tls;
@@ -21,6 +22,7 @@ use std::io;
 
 use tokio::sync::OnceCell;
 
+pub(crate) use patience::{DEFAULT as RECONNECT, Patience};
 pub(crate) use request::{Answer, Request, Upload, escape_path};
 pub(crate) use tls::check as check_tls;
 pub(crate) use transport::Hijacked;
@@ -44,6 +46,13 @@ pub(crate) enum ClientError {
     /// The connection broke or spoke no HTTP.
     #[error("error during connect: {attempt}: {cause}")]
     Connection { attempt: String, cause: String },
+    /// The daemon went away while we listened, and did not come back.
+    #[error("the daemon at {host} went away and was not back within {seconds} s: {cause}")]
+    Gone {
+        host: String,
+        seconds: u64,
+        cause: String,
+    },
     /// The daemon refused.
     #[error("Error response from daemon: {message}")]
     Refused { status: u16, message: String },
@@ -71,6 +80,8 @@ pub(crate) struct Client {
     headers: Vec<(String, String)>,
     traceparent: String,
     ping: OnceCell<Ping>,
+    /// How long a daemon that went away is waited for.
+    reconnect: std::time::Duration,
 }
 
 /// What the daemon told of itself when it was first asked.
@@ -90,6 +101,7 @@ impl Client {
             headers: config.file.http_headers.clone().into_iter().collect(),
             traceparent: traceparent(),
             ping: OnceCell::new(),
+            reconnect: config.reconnect,
         })
     }
 
@@ -124,6 +136,11 @@ impl Client {
             (None, None) => proto::engine::MIN_API_VERSION.to_string(),
         };
         Ok(Ping { version })
+    }
+
+    /// Whether the daemon shares our clock, because it runs on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.address, transport::Address::Unix(_))
     }
 
     /// A connection on which nothing has been said.

@@ -252,6 +252,14 @@ impl Answer {
         Ok(all.into())
     }
 
+    /// The error for an answer that ended where it should not.
+    pub(crate) fn broken(&self, cause: &str) -> ClientError {
+        ClientError::Connection {
+            attempt: self.attempt.clone(),
+            cause: cause.to_string(),
+        }
+    }
+
     async fn refusal(self) -> ClientError {
         let (status, reason) = (
             self.status(),

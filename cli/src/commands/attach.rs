@@ -2,9 +2,11 @@
 
 use proto::engine::ContainerInspect;
 
-use super::{Session, container_path, run};
+use super::attached::{self, Attached, Finish};
+use super::ending::Condition;
+use super::{Session, container_path};
 use crate::error::{Failure, Outcome};
-use crate::stream::{self, End, Plan, Resize};
+use crate::stream::{self, Plan};
 use crate::terminal;
 
 #[derive(Debug, clap::Args)]
@@ -65,30 +67,18 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
         tty: container.config.tty,
         detach_keys,
     };
-    let exit = run::wait(session, &container.id, "").await?;
-    let connection = run::attach(session, &container.id, &plan).await?;
-    let tty = plan.tty;
-    let proxy = async {
-        if args.sig_proxy {
-            stream::forward(&session.client, &container.id).await;
-        }
-        std::future::pending::<()>().await;
+    let attached = Attached {
+        session,
+        log_since: attached::log_end(session, &container).await,
+        id: container.id,
+        plan,
+        condition: Condition::NotRunning,
+        started_before: None,
+        sig_proxy: args.sig_proxy,
     };
-    let size = async {
-        if tty && terminal::stdout_is_terminal() {
-            stream::redraw(&session.client, &container.id).await;
-            stream::follow_size(&session.client, Resize::Container(container.id.clone())).await;
-        }
-        std::future::pending::<()>().await;
-    };
-    let end = tokio::select! {
-        end = stream::copy(connection, plan) => end?,
-        () = proxy => End::Closed,
-        () = size => End::Closed,
-        code = stream::terminated(), if !args.sig_proxy => return Err(Failure::silent(code)),
-    };
-    match end {
-        End::Detached => Err(Failure::new("read escape sequence")),
-        End::Closed => run::joined(exit.await),
+    match attached.follow().await? {
+        Finish::Ended(code) => attached::code(code),
+        Finish::Detached => Err(Failure::new("read escape sequence")),
+        Finish::Refused(error) => Err(error.into()),
     }
 }

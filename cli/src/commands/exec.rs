@@ -115,7 +115,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
         std::future::pending::<()>().await;
     };
     let end = tokio::select! {
-        end = stream::copy(connection, plan) => end?,
+        end = stream::copy(connection, plan, stream::Ours::new()) => end?,
         () = size => End::Closed,
         code = stream::terminated() => return Err(Failure::silent(code)),
     };

@@ -4,6 +4,7 @@
 //! a failure. Verbs that take many names go on after a failure and tell all failures at the end.
 
 pub(crate) mod attach;
+pub(crate) mod attached;
 pub(crate) mod commit;
 pub(crate) mod context;
 pub(crate) mod cp;
@@ -11,6 +12,7 @@ pub(crate) mod create;
 pub(crate) mod df;
 pub(crate) mod dial_stdio;
 pub(crate) mod diff;
+pub(crate) mod ending;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod export;
@@ -283,8 +285,6 @@ pub(crate) fn moment(text: &str) -> Result<String, String> {
     {
         return Ok(text.to_string());
     }
-    let stamp =
-        |at: time::OffsetDateTime| format!("{}.{:09}", at.unix_timestamp(), at.nanosecond());
     if let Ok(nanos) = crate::options::values::float_duration(text) {
         let at = time::OffsetDateTime::now_utc() - time::Duration::nanoseconds(nanos);
         return Ok(stamp(at));
@@ -307,6 +307,40 @@ pub(crate) fn moment(text: &str) -> Result<String, String> {
     with_zone(&full)
         .map(stamp)
         .ok_or_else(|| format!("failed to parse value as time or duration: {text:?}"))
+}
+
+/// A moment as the daemon's queries want it: Unix seconds with nine places.
+pub(crate) fn stamp(at: time::OffsetDateTime) -> String {
+    format!("{}.{:09}", at.unix_timestamp(), at.nanosecond())
+}
+
+/// Reads what [`stamp`] writes.
+pub(crate) fn from_stamp(text: &str) -> Option<time::OffsetDateTime> {
+    let (seconds, part) = text.split_once('.').unwrap_or((text, ""));
+    let part: i64 = format!("{part:0<9}").get(..9)?.parse().ok()?;
+    let at = time::OffsetDateTime::from_unix_timestamp(seconds.parse().ok()?).ok()?;
+    Some(at + time::Duration::nanoseconds(part))
+}
+
+/// A moment of our clock on the daemon's, which may go differently when it is another machine's.
+pub(crate) async fn on_daemons_clock(
+    client: &Client,
+    at: time::OffsetDateTime,
+) -> Result<time::OffsetDateTime, ClientError> {
+    #[derive(serde::Deserialize)]
+    struct Clock {
+        #[serde(rename = "SystemTime", default)]
+        now: String,
+    }
+    if client.is_local() {
+        return Ok(at);
+    }
+    let clock: Clock = client.get("/info").json().await?;
+    let format = &time::format_description::well_known::Rfc3339;
+    Ok(match time::OffsetDateTime::parse(&clock.now, format) {
+        Ok(theirs) => at + (theirs - time::OffsetDateTime::now_utc()),
+        Err(_) => at,
+    })
 }
 
 /// A point in time as Docker's lists write it, on the user's clock.
@@ -368,6 +402,17 @@ mod tests {
         assert_eq!(moment("2023-11-14").unwrap(), "1699920000.000000000");
         assert!(moment("5m").unwrap().contains('.'));
         assert!(moment("soon").is_err());
+    }
+
+    #[test]
+    fn stamps_are_read_as_written() {
+        let at = from_stamp("1700000000.5").unwrap();
+        assert_eq!(stamp(at), "1700000000.500000000");
+        assert_eq!(
+            from_stamp("1700000000").map(stamp).unwrap(),
+            "1700000000.000000000"
+        );
+        assert_eq!(from_stamp("x"), None);
     }
 
     #[test]

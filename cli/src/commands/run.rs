@@ -1,22 +1,14 @@
 //! `run`: create, attach, wait, start, and then the container's own exit code.
-//!
-//! The order matters. Attach and wait are open before the start, so that no output and no exit of a
-//! short container is missed:
-//!
-//! ```text
-//! create -> attach (101) -> wait (headers) -> start -> resize ... output ends -> exit code
-//! ```
-
-use proto::engine::WaitResponse;
-use tokio::task::JoinHandle;
 
 use super::Session;
+use super::attached::{self, Attached, Finish};
 use super::create::{NOT_RUN, check_version, checked_body, create};
-use crate::client::{ClientError, Hijacked};
+use super::ending::{self, Condition};
+use crate::client::ClientError;
 use crate::error::{Failure, Outcome};
 use crate::format::print;
 use crate::options::flags::ContainerFlags;
-use crate::stream::{self, End, Plan, Resize};
+use crate::stream::{self, Plan};
 use crate::terminal;
 
 #[derive(Debug, clap::Args)]
@@ -81,136 +73,46 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
         tty: body.config.tty,
         detach_keys,
     };
-    let proxy = async {
-        if args.sig_proxy {
-            stream::forward(&session.client, &id).await;
-        }
-        std::future::pending::<()>().await;
+    let condition = match args.flags.rm {
+        true => Condition::Removed,
+        false => Condition::NextExit,
     };
-    tokio::select! {
-        outcome = started(session, &id, plan, args.flags.rm) => outcome,
-        () = proxy => Ok(0),
-        code = stream::terminated(), if !args.sig_proxy => Err(Failure::silent(code)),
+    if !(plan.stdin || plan.stdout || plan.stderr) {
+        return detached(session, &id, condition).await;
+    }
+    let attached = Attached {
+        session,
+        id,
+        plan,
+        condition,
+        started_before: Some(attached::NEVER.to_string()),
+        log_since: None,
+        sig_proxy: args.sig_proxy,
+    };
+    match attached.follow().await? {
+        Finish::Ended(code) => attached::code(code),
+        Finish::Detached => Ok(0),
+        Finish::Refused(error) => Err(refused(&error)),
     }
 }
 
-/// From the attach to the exit code.
-async fn started(session: &Session, id: &str, plan: Plan, auto_remove: bool) -> Outcome {
-    let client = &session.client;
-    let attached = plan.stdin || plan.stdout || plan.stderr;
-    if !attached {
-        print(&format!("{id}\n"))?;
-    }
-    let mut copying = None;
-    if attached {
-        let connection = attach(session, id, &plan).await?;
-        copying = Some(tokio::spawn(stream::copy(connection, plan.clone())));
-    }
-    let condition = if auto_remove { "removed" } else { "next-exit" };
-    let exit = wait(session, id, condition).await?;
-    if let Err(error) = client.post(&format!("/containers/{id}/start")).done().await {
-        if let Some(copying) = copying {
-            copying.abort();
-            // Waited for, so that the terminal is as it was before anything is printed.
-            let _ = copying.await;
-        }
-        if auto_remove {
+/// Starts it and leaves it alone.
+async fn detached(session: &Session, id: &str, condition: Condition) -> Outcome {
+    print(&format!("{id}\n"))?;
+    let exit = ending::begin(session, id, condition).await?;
+    let path = format!("/containers/{id}/start");
+    if let Err(error) = session.client.post(&path).done().await {
+        if condition == Condition::Removed && !error.is_loss() {
             let _ = exit.await;
         }
-        let text = error.to_string();
-        return Err(failed(&text, exit_code(&text)));
+        return Err(refused(&error));
     }
-    let Some(copying) = copying else {
-        return Ok(0);
-    };
-    let size = async {
-        if plan.tty && terminal::stdout_is_terminal() {
-            stream::follow_size(client, Resize::Container(id.to_string())).await;
-        }
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        outcome = finished(copying, exit, plan.stdout || plan.stderr) => outcome,
-        () = size => Ok(0),
-    }
+    Ok(0)
 }
 
-/// Waits for the streams and the exit, whichever order they come in.
-async fn finished(
-    mut copying: JoinHandle<std::io::Result<End>>,
-    mut exit: JoinHandle<Result<u8, Failure>>,
-    wants_output: bool,
-) -> Outcome {
-    let copied = tokio::select! {
-        copied = &mut copying => copied,
-        code = &mut exit => {
-            // The container has ended, its output perhaps not yet.
-            if wants_output {
-                let _ = copying.await;
-            } else {
-                copying.abort();
-                let _ = copying.await;
-            }
-            return joined(code);
-        }
-    };
-    match copied {
-        Ok(Ok(End::Detached)) => Ok(0),
-        Ok(Ok(End::Closed)) => joined(exit.await),
-        Ok(Err(error)) => Err(error.into()),
-        Err(error) => Err(Failure::new(format!("copy the streams: {error}"))),
-    }
-}
-
-pub(crate) fn joined(result: Result<Result<u8, Failure>, tokio::task::JoinError>) -> Outcome {
-    result.unwrap_or_else(|error| Err(Failure::new(format!("wait for the container: {error}"))))
-}
-
-/// Opens the streams of a container.
-pub(crate) async fn attach(
-    session: &Session,
-    id: &str,
-    plan: &Plan,
-) -> Result<Hijacked, ClientError> {
-    session
-        .client
-        .post(&format!("/containers/{id}/attach"))
-        .query_some("detachKeys", &plan.detach_keys)
-        .query_if("stderr", plan.stderr)
-        .query_if("stdin", plan.stdin)
-        .query_if("stdout", plan.stdout)
-        .query("stream", 1)
-        .hijack()
-        .await
-}
-
-/// Asks for the exit code. The daemon is listening for the exit when this returns; the code comes later.
-pub(crate) async fn wait(
-    session: &Session,
-    id: &str,
-    condition: &str,
-) -> Result<JoinHandle<Result<u8, Failure>>, ClientError> {
-    let answer = session
-        .client
-        .post(&format!("/containers/{id}/wait"))
-        .query_some("condition", condition)
-        .send()
-        .await?;
-    Ok(tokio::spawn(async move {
-        let bytes = answer.bytes().await.unwrap_or_default();
-        let told: WaitResponse =
-            serde_json::from_slice(&bytes).map_err(|source| ClientError::Decode {
-                attempt: "the wait for the container".to_string(),
-                source,
-            })?;
-        match told.error {
-            Some(error) if !error.message.is_empty() => Err(Failure::with_code(
-                NOT_RUN,
-                format!("error waiting for container: {}", error.message),
-            )),
-            _ => Ok(told.status_code.clamp(0, 255) as u8),
-        }
-    }))
+fn refused(error: &ClientError) -> Failure {
+    let text = error.to_string();
+    failed(&text, exit_code(&text))
 }
 
 /// A failure of `run`, in its own form.

@@ -2,10 +2,12 @@
 
 use proto::engine::ContainerInspect;
 
-use super::{Session, container_path, run};
+use super::attached::{self, Attached, Finish};
+use super::ending::Condition;
+use super::{Session, container_path};
 use crate::error::{Failure, Outcome};
 use crate::format::print;
-use crate::stream::{self, End, Plan, Resize};
+use crate::stream::{self, Plan};
 use crate::terminal;
 
 #[derive(Debug, clap::Args)]
@@ -68,7 +70,6 @@ async fn attached(session: &Session, name: &str, args: &Args) -> Outcome {
         .json()
         .await?;
     stream::check_keys(&args.detach_keys)?;
-    let id = container.id.as_str();
     let tty = container.config.tty;
     let plan = Plan {
         stdin: args.interactive && container.config.open_stdin,
@@ -83,37 +84,27 @@ async fn attached(session: &Session, name: &str, args: &Args) -> Outcome {
     if plan.stdin && tty && !terminal::stdin_is_terminal() {
         return Err(Failure::new("the input device is not a TTY"));
     }
-    let connection = run::attach(session, id, &plan).await?;
-    let copying = tokio::spawn(stream::copy(connection, plan));
     let condition = if container.host_config.auto_remove {
-        "removed"
+        Condition::Removed
     } else {
-        "next-exit"
+        Condition::NextExit
     };
-    let exit = run::wait(session, id, condition).await?;
-    if let Err(error) = session
-        .client
-        .post(&container_path(id, "/start"))
-        .done()
-        .await
-    {
-        copying.abort();
-        let _ = copying.await;
-        return Err(error.into());
-    }
-    let size = async {
-        if tty && terminal::stdout_is_terminal() {
-            stream::follow_size(&session.client, Resize::Container(id.to_string())).await;
-        }
-        std::future::pending::<()>().await;
+    let format = &time::format_description::well_known::Rfc3339;
+    let ran = container.state.started_at != attached::NEVER;
+    let attached = Attached {
+        session,
+        id: container.id.clone(),
+        plan,
+        condition,
+        log_since: time::OffsetDateTime::parse(&container.state.finished_at, format)
+            .ok()
+            .filter(|_| ran),
+        started_before: Some(container.state.started_at),
+        sig_proxy: true,
     };
-    let copied = tokio::select! {
-        copied = copying => copied.map_err(|error| Failure::new(format!("copy the streams: {error}")))??,
-        () = size => End::Closed,
-        () = stream::forward(&session.client, id) => End::Closed,
-    };
-    match copied {
-        End::Detached => Ok(0),
-        End::Closed => run::joined(exit.await),
+    match attached.follow().await? {
+        Finish::Ended(code) => attached::code(code),
+        Finish::Detached => Ok(0),
+        Finish::Refused(error) => Err(error.into()),
     }
 }

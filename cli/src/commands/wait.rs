@@ -1,8 +1,6 @@
 //! `wait`: for the exit codes of containers.
 
-use proto::engine::WaitResponse;
-
-use super::{Session, all_told, container_path};
+use super::{Session, all_told, ending};
 use crate::error::Outcome;
 use crate::format::print;
 
@@ -20,17 +18,11 @@ pub(crate) struct Args {
 pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
     let mut failures = Vec::new();
     for name in &args.containers {
-        match session
-            .client
-            .post(&container_path(name, "/wait"))
-            .json::<WaitResponse>()
-            .await
-        {
-            Ok(told) => match told.error {
-                Some(error) if !error.message.is_empty() => failures.push(error.message),
-                _ => print(&format!("{}\n", told.status_code))?,
-            },
-            Err(error) => failures.push(error.to_string()),
+        match ending::wait_for(session, name).await {
+            Ok(code) => print(&format!("{code}\n"))?,
+            // The others have no daemon either.
+            Err(failure) if failure.code != 1 => return Err(failure),
+            Err(failure) => failures.push(failure.text),
         }
     }
     all_told(&failures)

@@ -11,15 +11,20 @@
 
 mod demux;
 mod detach;
+mod messages;
+mod place;
 mod resize;
 mod signals;
 
 use std::io;
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 pub(crate) use demux::Frames;
 pub(crate) use detach::{DetachKeys, check_keys};
+pub(crate) use messages::{Message, Messages};
+pub(crate) use place::{Place, Rest, joint};
 pub(crate) use resize::{Resize, follow_size, redraw};
 pub(crate) use signals::{forward, terminated};
 
@@ -43,21 +48,66 @@ pub(crate) struct Plan {
 pub(crate) enum End {
     /// The daemon closed the stream.
     Closed,
+    /// The stream broke off in the middle of a frame.
+    Cut,
     /// The user typed the detach keys.
     Detached,
 }
 
+/// Our own side of the streams, which outlives a connection.
+#[derive(Debug)]
+pub(crate) struct Ours {
+    /// One reader for the whole run, since what it has read ahead must not be lost with a connection.
+    input: tokio::sync::Mutex<tokio::io::Stdin>,
+    place: std::sync::Mutex<Place>,
+}
+
+impl Ours {
+    pub(crate) fn new() -> Arc<Ours> {
+        Arc::new(Ours {
+            input: tokio::sync::Mutex::new(tokio::io::stdin()),
+            place: std::sync::Mutex::new(Place::default()),
+        })
+    }
+
+    /// How far the output has come.
+    pub(crate) fn place(&self) -> Place {
+        self.locked().clone()
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, Place> {
+        self.place
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Prints output of the container, and counts it.
+    pub(crate) async fn print(&self, stream: u8, bytes: &[u8]) -> io::Result<()> {
+        if stream == demux::STDERR {
+            let mut stderr = tokio::io::stderr();
+            stderr.write_all(bytes).await?;
+            stderr.flush().await?;
+        } else {
+            let mut stdout = tokio::io::stdout();
+            stdout.write_all(bytes).await?;
+            stdout.flush().await?;
+        }
+        self.locked().add(stream, bytes);
+        Ok(())
+    }
+}
+
 /// Copies both ways until the output ends or the user detaches.
-pub(crate) async fn copy(connection: Hijacked, plan: Plan) -> io::Result<End> {
+pub(crate) async fn copy(connection: Hijacked, plan: Plan, ours: Arc<Ours>) -> io::Result<End> {
     let _raw = match plan.stdin && plan.tty && stdin_is_terminal() {
         true => Some(RawGuard::enter()?),
         false => None,
     };
     let (reader, mut writer) = tokio::io::split(connection.io);
-    let output = copy_output(reader, &plan);
+    let output = copy_output(reader, &plan, &ours);
     let input = async {
         let end = if plan.stdin {
-            copy_input(tokio::io::stdin(), &mut writer, &plan).await
+            copy_input(&mut *ours.input.lock().await, &mut writer, &plan).await
         } else {
             Ok(End::Closed)
         };
@@ -70,16 +120,16 @@ pub(crate) async fn copy(connection: Hijacked, plan: Plan) -> io::Result<End> {
     tokio::pin!(output, input);
     let wants_output = plan.stdout || plan.stderr;
     tokio::select! {
-        done = &mut output, if wants_output => done.map(|()| End::Closed),
+        done = &mut output, if wants_output => done,
         end = &mut input => match end {
             Ok(End::Detached) => Ok(End::Detached),
-            _ if wants_output => output.await.map(|()| End::Closed),
+            _ if wants_output => output.await,
             other => other,
         },
     }
 }
 
-async fn copy_input<R, W>(mut from: R, to: &mut W, plan: &Plan) -> io::Result<End>
+async fn copy_input<R, W>(from: &mut R, to: &mut W, plan: &Plan) -> io::Result<End>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -105,33 +155,41 @@ where
     }
 }
 
-async fn copy_output<R: AsyncRead + Unpin>(mut from: R, plan: &Plan) -> io::Result<()> {
-    let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
+async fn copy_output<R: AsyncRead + Unpin>(
+    mut from: R,
+    plan: &Plan,
+    ours: &Ours,
+) -> io::Result<End> {
     let mut frames = Frames::default();
     let mut buffer = vec![0; 32 * 1024];
     loop {
         let got = match from.read(&mut buffer).await {
-            Ok(0) => return frames.finish(),
+            // A daemon that is killed resets the connection, or ends it without a word of TLS: that is an end too.
+            Err(error) if !is_cut(&error) => return Err(error),
+            Ok(0) | Err(_) => {
+                return Ok(match frames.finish() {
+                    Ok(()) => End::Closed,
+                    Err(_) => End::Cut,
+                });
+            }
             Ok(got) => got,
-            // A daemon that is killed resets the connection: that is an end too.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
-            Err(error) => return Err(error),
         };
         if plan.tty {
-            stdout.write_all(&buffer[..got]).await?;
-            stdout.flush().await?;
+            ours.print(1, &buffer[..got]).await?;
             continue;
         }
         for (stream, bytes) in frames.feed(&buffer[..got])? {
-            if stream == demux::STDERR {
-                stderr.write_all(&bytes).await?;
-                stderr.flush().await?;
-            } else {
-                stdout.write_all(&bytes).await?;
-                stdout.flush().await?;
-            }
+            ours.print(stream, &bytes).await?;
         }
     }
+}
+
+fn is_cut(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | UnexpectedEof
+    )
 }
 
 #[cfg(test)]
@@ -148,14 +206,18 @@ mod tests {
             detach_keys: String::new(),
         };
         let mut got = Vec::new();
-        let end = copy_input(&b"ab\x10\x11cd"[..], &mut got, &plan)
+        let end = copy_input(&mut &b"ab\x10\x11cd"[..], &mut got, &plan)
             .await
             .unwrap();
         assert_eq!((end, got.as_slice()), (End::Detached, &b"ab"[..]));
         let mut got = Vec::new();
-        let end = copy_input(&b"ab\x10\x11cd"[..], &mut got, &Plan { tty: false, ..plan })
-            .await
-            .unwrap();
+        let end = copy_input(
+            &mut &b"ab\x10\x11cd"[..],
+            &mut got,
+            &Plan { tty: false, ..plan },
+        )
+        .await
+        .unwrap();
         assert_eq!((end, got.as_slice()), (End::Closed, &b"ab\x10\x11cd"[..]));
     }
 }

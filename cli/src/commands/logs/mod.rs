@@ -1,11 +1,13 @@
 //! `logs`: what a container has written.
 
+mod follow;
+
 use std::io::Write as _;
 
 use proto::engine::ContainerInspect;
 
 use super::{Session, container_path, moment};
-use crate::client::ClientError;
+use crate::client::{ClientError, Request};
 use crate::error::{Failure, Outcome};
 use crate::stream::Frames;
 
@@ -47,14 +49,11 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
         .get(&container_path(&args.container, "/json"))
         .json()
         .await?;
-    let mut answer = session
-        .client
-        .get(&format!("/containers/{}/logs", container.id))
-        .query_if("details", args.details)
-        .query_if("follow", args.follow)
+    if args.follow {
+        return follow::follow(session, &container, &args, &since, &until).await;
+    }
+    let mut answer = request(session, &container.id, &args)
         .query_some("since", &since)
-        .query("stderr", 1)
-        .query("stdout", 1)
         .query("tail", &args.tail)
         .query_if("timestamps", args.timestamps)
         .query_some("until", &until)
@@ -77,6 +76,17 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
         })?;
     }
     Ok(0)
+}
+
+/// The part of the request that is always the same.
+fn request<'a>(session: &'a Session, id: &str, args: &Args) -> Request<'a> {
+    session
+        .client
+        .get(&format!("/containers/{id}/logs"))
+        .query_if("details", args.details)
+        .query_if("follow", args.follow)
+        .query("stderr", 1)
+        .query("stdout", 1)
 }
 
 fn write(stream: u8, bytes: &[u8]) -> Result<(), Failure> {
