@@ -75,11 +75,18 @@ proto: ## Generate proto/src/generated from the .proto files
 install: build ## Install programs and systemd units below PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 755 $(addprefix $(BIN)/,docker-lite dockerd-lite containerd-lite containerd-shim-lite-v2 runc-lite) $(DESTDIR)$(PREFIX)/bin
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions zsh/site-functions fish/vendor_completions.d)
+	$(BIN)/docker-lite man $(DESTDIR)$(PREFIX)/share/man/man1
+	$(BIN)/docker-lite completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/docker-lite
+	$(BIN)/docker-lite completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_docker-lite
+	$(BIN)/docker-lite completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/docker-lite.fish
 	for unit in dockerd-lite.service containerd-lite.service; do sed 's#@PREFIX@#$(PREFIX)#' integration/units/$$unit >$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit; done
 
 uninstall: ## Remove what `make install` put there
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,docker-lite dockerd-lite containerd-lite containerd-shim-lite-v2 runc-lite)
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/lib/systemd/system/,dockerd-lite.service containerd-lite.service)
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/docker-lite.1 $(DESTDIR)$(PREFIX)/share/man/man1/docker-lite-*.1
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions/docker-lite zsh/site-functions/_docker-lite fish/vendor_completions.d/docker-lite.fish)
 
 clean: ## Remove what was built
 	$(CARGO) clean

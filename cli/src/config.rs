@@ -75,6 +75,8 @@ pub(crate) struct ConfigFile {
     pub(crate) detach_keys: String,
     pub(crate) creds_store: String,
     pub(crate) cred_helpers: BTreeMap<String, String>,
+    #[serde(rename = "cliPluginsExtraDirs")]
+    pub(crate) cli_plugins_extra_dirs: Vec<String>,
 }
 
 /// One entry of `auths`.
@@ -105,10 +107,7 @@ impl Config {
         global: &Global,
         env: impl Fn(&str) -> Option<String>,
     ) -> Result<Config, ConfigError> {
-        let dir = match global.config.clone().or_else(|| env("DOCKER_CONFIG")) {
-            Some(dir) => PathBuf::from(dir),
-            None => PathBuf::from(env("HOME").unwrap_or_else(|| "/".to_string())).join(".docker"),
-        };
+        let dir = folder(global.config.clone(), &env);
         let file = read_file(&dir);
         if global.host.len() > 1 {
             return Err(ConfigError::ManyHosts);
@@ -144,6 +143,21 @@ impl Config {
             reconnect: reconnect(env("DOCKER_LITE_RECONNECT"))?,
             tls,
         })
+    }
+}
+
+/// The folder of the configuration and what its file says, for those who need no daemon.
+pub(crate) fn folder_and_file(flag: Option<String>) -> (PathBuf, ConfigFile) {
+    let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let dir = folder(flag, &env);
+    let file = read_file(&dir);
+    (dir, file)
+}
+
+fn folder(flag: Option<String>, env: &impl Fn(&str) -> Option<String>) -> PathBuf {
+    match flag.or_else(|| env("DOCKER_CONFIG")) {
+        Some(dir) => PathBuf::from(dir),
+        None => PathBuf::from(env("HOME").unwrap_or_else(|| "/".to_string())).join(".docker"),
     }
 }
 

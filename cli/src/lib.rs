@@ -20,6 +20,7 @@ mod credentials;
 mod error;
 mod format;
 mod options;
+mod plugins;
 mod progress;
 mod reference;
 mod stream;
@@ -51,14 +52,16 @@ fn start(words: Vec<OsString>) -> Outcome {
                 .map_err(|word| Failure::new(format!("argument is not UTF-8: {word:?}")))
         })
         .collect::<Result<_, _>>()?;
-    let Some(cli) = args::parse(&words)? else {
-        return Ok(0);
+    let cli = match args::parse(&words)? {
+        args::Parsed::Done => return Ok(0),
+        args::Parsed::Plugin(path) => return Err(plugins::become_plugin(&path, &words)),
+        args::Parsed::Command(cli) => cli,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|cause| Failure::new(format!("start the event loop: {cause}")))?;
-    let outcome = runtime.block_on(commands::execute(cli));
+    let outcome = runtime.block_on(commands::execute(*cli));
     // A read of standard input may still be waiting in its thread; nobody needs it any more.
     runtime.shutdown_background();
     outcome

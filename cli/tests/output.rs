@@ -40,7 +40,7 @@ fn golden(name: &str, daemon: &FakeDaemon, args: &[&str]) {
     let text = format!(
         "$ docker-lite {}\n{}--- stderr\n{}--- exit code {}\n",
         args.join(" "),
-        text(&out.stdout),
+        without_plugins(&text(&out.stdout)),
         text(&out.stderr).replace(&daemon.host(), "unix:///fake.sock"),
         code(&out),
     );
@@ -52,6 +52,21 @@ fn golden(name: &str, daemon: &FakeDaemon, args: &[&str]) {
     }
     let want = std::fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(text, want, "the output differs from {}", path.display());
+}
+
+/// Plugins that this machine happens to have.
+fn without_plugins(text: &str) -> String {
+    let plugin = |line: &&str| {
+        line.starts_with("  ")
+            && line
+                .trim()
+                .split(' ')
+                .next()
+                .is_some_and(|name| name.ends_with('*'))
+    };
+    text.split_inclusive('\n')
+        .filter(|line| !plugin(line))
+        .collect()
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -67,6 +67,23 @@ pub(crate) fn plain(root: &Command, words: &[String]) -> Result<Plain, UsageErro
     }
 }
 
+/// The word that names the command, after the global flags; for `help x` it is x.
+pub(crate) fn command_word(root: &Command, words: &[String]) -> Option<String> {
+    let level = level(root, &[], words).ok()?;
+    let mut arguments = level.arguments.into_iter();
+    match arguments.next()? {
+        help if help == "help" => arguments.next(),
+        name => Some(name),
+    }
+}
+
+/// The value of a global flag, if it is given.
+pub(crate) fn value_before_command(root: &Command, words: &[String], long: &str) -> Option<String> {
+    let level = level(root, &[], words).ok()?;
+    let (_, word) = level.flags.into_iter().find(|(name, _)| name == long)?;
+    Some(word.split_once('=')?.1.to_string())
+}
+
 /// The flags and arguments of one command.
 #[derive(Default)]
 struct Level {

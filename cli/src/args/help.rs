@@ -3,6 +3,7 @@
 use clap::{Arg, ArgAction, Command};
 
 use super::flags::{is_switch, spelled};
+use crate::plugins::Plugin;
 
 /// The widest help text in columns, as Docker has it when the terminal does not say.
 const WIDTH: usize = 80;
@@ -33,8 +34,8 @@ pub(crate) fn usage(command: &Command, path: &[String]) -> String {
     }
 }
 
-/// The whole help of a command.
-pub(crate) fn help(command: &Command, path: &[String]) -> String {
+/// The whole help of a command; the first screen lists the plugins too.
+pub(crate) fn help(command: &Command, path: &[String], plugins: &[Plugin]) -> String {
     let mut out = format!("Usage:  {}\n", usage(command, path));
     if let Some(about) = command.get_about() {
         out += &format!("\n{about}\n");
@@ -48,7 +49,7 @@ pub(crate) fn help(command: &Command, path: &[String]) -> String {
         out += &format!("\nAliases:\n  {}\n", names.join(", "));
     }
     if command.has_subcommands() {
-        out += &commands(command, path.is_empty());
+        out += &commands(command, path.is_empty(), plugins);
     }
     let title = if path.is_empty() {
         "Global Options"
@@ -66,42 +67,46 @@ pub(crate) fn help(command: &Command, path: &[String]) -> String {
     out
 }
 
-fn commands(command: &Command, root: bool) -> String {
+fn commands(command: &Command, root: bool, plugins: &[Plugin]) -> String {
     let mut all: Vec<&Command> = command
         .get_subcommands()
         .filter(|sub| !sub.is_hide_set())
         .collect();
     all.sort_by_key(|sub| sub.get_name().to_string());
-    let section = |title: &str, list: &[&Command]| {
+    let line = |sub: &Command| {
+        let about = sub.get_about().map(|text| text.to_string());
+        (sub.get_name().to_string(), about.unwrap_or_default())
+    };
+    let section = |title: &str, list: Vec<(String, String)>| {
         if list.is_empty() {
             return String::new();
         }
-        let lines: String = list
+        let lines = list
             .iter()
-            .map(|sub| {
-                let about = sub
-                    .get_about()
-                    .map(|text| text.to_string())
-                    .unwrap_or_default();
-                format!("  {:<11} {about}\n", sub.get_name())
-            })
-            .collect();
-        format!("\n{title}:\n{lines}")
+            .map(|(name, about)| format!("  {name:<11} {about}\n"));
+        format!("\n{title}:\n{}", lines.collect::<String>())
     };
     if !root {
-        return section("Commands", &all);
+        return section("Commands", all.into_iter().map(line).collect());
     }
-    let common: Vec<&Command> = COMMON
+    let common = COMMON
         .iter()
         .filter_map(|name| all.iter().find(|sub| sub.get_name() == *name).copied())
+        .map(line)
         .collect();
     let (groups, plain): (Vec<&Command>, Vec<&Command>) = all
         .into_iter()
         .filter(|sub| !COMMON.contains(&sub.get_name()))
         .partition(|sub| sub.has_subcommands());
-    section("Common Commands", &common)
-        + &section("Management Commands", &groups)
-        + &section("Commands", &plain)
+    let mut groups: Vec<(String, String)> = groups.into_iter().map(line).collect();
+    groups.extend(plugins.iter().map(|plugin| {
+        let name = format!("{}*", plugin.name);
+        (name, plugin.metadata.short_description.clone())
+    }));
+    groups.sort();
+    section("Common Commands", common)
+        + &section("Management Commands", groups)
+        + &section("Commands", plain.into_iter().map(line).collect())
 }
 
 fn options(command: &Command, title: &str) -> String {

@@ -4,11 +4,18 @@
 //! `override_usage` is the part of the usage line after the command's name, `before_help` lists the
 //! names a command goes by, and a value name in lower case is the type that the help shows.
 
+mod complete;
 mod flags;
 mod help;
 
+use std::path::PathBuf;
+
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub(crate) use complete::{Object, Wanted, wanted};
+pub(crate) use flags::spelled;
+pub(crate) use help::usage;
 
 use crate::commands as verb;
 use crate::error::Failure;
@@ -127,6 +134,10 @@ pub(crate) enum Verb {
     /// Manage contexts
     #[command(subcommand)]
     Context(verb::context::Verb),
+    Completion(verb::completion::Args),
+    #[command(name = "__complete")]
+    Complete(verb::completion::CompleteArgs),
+    Man(verb::man::Args),
 }
 
 /// `docker-lite container ...`
@@ -248,9 +259,22 @@ impl From<UsageError> for Failure {
     }
 }
 
-/// Reads the words after the program's name. None: the help or the version was printed.
-pub(crate) fn parse(words: &[String]) -> Result<Option<Cli>, Failure> {
+/// What is to be done for a command line.
+#[derive(Debug)]
+pub(crate) enum Parsed {
+    /// The help or the version was printed.
+    Done,
+    Command(Box<Cli>),
+    /// The command is a plugin's.
+    Plugin(PathBuf),
+}
+
+/// Reads the words after the program's name.
+pub(crate) fn parse(words: &[String]) -> Result<Parsed, Failure> {
     let root = Cli::command();
+    if let Some(path) = plugin(&root, words) {
+        return Ok(Parsed::Plugin(path));
+    }
     let plain = flags::plain(&root, words)?;
     let mut command = &root;
     for name in &plain.path {
@@ -265,15 +289,19 @@ pub(crate) fn parse(words: &[String]) -> Result<Option<Cli>, Failure> {
             env!("CARGO_PKG_VERSION"),
             env!("GIT_COMMIT")
         ))?;
-        return Ok(None);
+        return Ok(Parsed::Done);
     }
     if plain.help || (command.has_subcommands() && plain.path.is_empty()) {
-        crate::format::print(&help::help(command, &plain.path))?;
-        return Ok(None);
+        let plugins = match plain.path.is_empty() {
+            true => crate::plugins::all(&plugin_folders(&root, words)),
+            false => Vec::new(),
+        };
+        crate::format::print(&help::help(command, &plain.path, &plugins))?;
+        return Ok(Parsed::Done);
     }
     if command.has_subcommands() {
-        crate::format::tell(&help::help(command, &plain.path));
-        return Ok(None);
+        crate::format::tell(&help::help(command, &plain.path, &[]));
+        return Ok(Parsed::Done);
     }
     let matches = root
         .clone()
@@ -281,7 +309,22 @@ pub(crate) fn parse(words: &[String]) -> Result<Option<Cli>, Failure> {
         .map_err(|error| value_error(command, &plain.path, &error))?;
     let cli = Cli::from_arg_matches(&matches)
         .map_err(|error| value_error(command, &plain.path, &error))?;
-    Ok(Some(cli))
+    Ok(Parsed::Command(Box::new(cli)))
+}
+
+/// The plugin that these words call, if their command is none of ours.
+fn plugin(root: &Command, words: &[String]) -> Option<PathBuf> {
+    let name = flags::command_word(root, words)?;
+    if root.find_subcommand(&name).is_some() {
+        return None;
+    }
+    crate::plugins::find(&plugin_folders(root, words), &name)
+}
+
+fn plugin_folders(root: &Command, words: &[String]) -> Vec<PathBuf> {
+    let (dir, file) =
+        crate::config::folder_and_file(flags::value_before_command(root, words, "config"));
+    crate::plugins::folders(&dir, &file.cli_plugins_extra_dirs)
 }
 
 /// A value that its flag refuses, in Docker's words.

@@ -114,15 +114,20 @@ pub(crate) async fn resume(
         (_, Some(state), _) if !runs(&state) => state.exit_code,
         (_, None, [.., last]) => *last,
         (_, None, []) => {
-            return Err(WaitError::Failed(format!(
-                "container {id} ended and was removed while the daemon was away, and nothing tells its exit code any more"
-            )));
+            return Err(unknown(id));
         }
         (Condition::Removed, Some(_), _) => again(session, id, condition, patience).await?,
         // What ended between the question and this wait does not run, which is answered at once.
         (_, Some(_), _) => again(session, id, Condition::NotRunning, patience).await?,
     };
     Ok(code)
+}
+
+/// Nobody knows.
+pub(crate) fn unknown(id: &str) -> WaitError {
+    WaitError::Failed(format!(
+        "container {id} ended while the daemon was away, and nothing tells its exit code any more"
+    ))
 }
 
 async fn again(

@@ -126,7 +126,7 @@ impl Listener<'_> {
             let began = on_daemons_clock(&self.session.client, self.began).await?;
             self.since = stamp(began);
         }
-        let first = crate::commands::from_stamp(&self.since);
+        let first = super::from_stamp(&self.since);
         if let Some(last) = self.seen.last {
             let from = last - OVERLAP;
             self.since = stamp(first.map_or(from, |first| first.max(from)));

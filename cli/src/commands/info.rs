@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::Session;
 use crate::error::{Failure, Outcome};
 use crate::format::{Template, bytes_1024, print};
+use crate::plugins;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -26,10 +27,21 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
         source => Some(Template::parse(source)?),
     };
     let told = session.client.get("/info").json::<Value>().await;
+    let config = &session.config;
+    let folders = plugins::folders(&config.dir, &config.file.cli_plugins_extra_dirs);
+    let plugins = plugins::all(&folders);
     if let Some(template) = template {
         let mut value = told?;
         if let Value::Object(fields) = &mut value {
-            let client = json!({"Debug": false, "Context": session.config.context, "Plugins": [], "Warnings": null,
+            let plugins: Vec<Value> = plugins
+                .iter()
+                .map(|plugin| {
+                    let told = &plugin.metadata;
+                    json!({"SchemaVersion": "0.1.0", "Vendor": told.vendor, "Version": told.version,
+                        "ShortDescription": told.short_description, "Name": plugin.name, "Path": plugin.path})
+                })
+                .collect();
+            let client = json!({"Debug": false, "Context": session.config.context, "Plugins": plugins, "Warnings": null,
                 "Version": env!("CARGO_PKG_VERSION"), "GitCommit": env!("GIT_COMMIT")});
             fields.insert("ClientInfo".to_string(), client);
         }
@@ -37,10 +49,25 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
         return Ok(0);
     }
     let mut out = format!(
-        "Client: Docker-lite\n Version:    {}\n Context:    {}\n Debug Mode: false\n\nServer:\n",
+        "Client: Docker-lite\n Version:    {}\n Context:    {}\n Debug Mode: false\n",
         env!("CARGO_PKG_VERSION"),
         session.config.context
     );
+    if !plugins.is_empty() {
+        out += " Plugins:\n";
+    }
+    for plugin in &plugins {
+        let told = &plugin.metadata;
+        out += &format!(
+            "  {}: {} ({})\n",
+            plugin.name, told.short_description, told.vendor
+        );
+        if !told.version.is_empty() {
+            out += &format!("    Version:  {}\n", told.version);
+        }
+        out += &format!("    Path:     {}\n", plugin.path.display());
+    }
+    out += "\nServer:\n";
     match told {
         Ok(told) => {
             let info: SystemInfo = serde_json::from_value(told).map_err(|cause| {

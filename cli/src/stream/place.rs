@@ -30,6 +30,12 @@ impl Place {
         self.of(stream).add(bytes);
     }
 
+    /// Nothing has come.
+    pub(crate) fn is_at_start(&self) -> bool {
+        let nothing = |progress: &Progress| progress.head.is_empty() && progress.pending.is_empty();
+        nothing(&self.out) && nothing(&self.error)
+    }
+
     fn of(&mut self, stream: u8) -> &mut Progress {
         match stream {
             super::demux::STDERR => &mut self.error,
@@ -42,10 +48,13 @@ impl Progress {
     fn add(&mut self, bytes: &[u8]) {
         let mut all = std::mem::take(&mut self.pending);
         all.extend_from_slice(bytes);
-        let whole = match std::str::from_utf8(&all) {
-            Err(error) if error.error_len().is_none() => error.valid_up_to(),
-            _ => all.len(),
+        let is_beginning = |tail: &[u8]| {
+            std::str::from_utf8(tail)
+                .is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
         };
+        let whole = (all.len().saturating_sub(3)..all.len())
+            .find(|from| is_beginning(&all[*from..]))
+            .unwrap_or(all.len());
         self.pending = all.split_off(whole);
         let text = as_logged(&all);
         let room = HEAD - self.head.len();

@@ -12,28 +12,26 @@
 //! what was printed is left out: nothing is lost, nothing comes twice. A terminal is attached to again after that, since its
 //! log has whole lines only.
 
+mod log;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::engine::ContainerInspect;
 use time::OffsetDateTime;
-use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinHandle;
 
+use super::Session;
 use super::ending::{self, Condition, WaitError};
-use super::{Session, stamp};
 use crate::client::{ClientError, Hijacked, Patience};
 use crate::error::{Failure, Outcome};
-use crate::stream::{self, End, Messages, Ours, Plan, Resize, Rest};
+use crate::stream::{self, End, Ours, Plan, Resize};
 use crate::terminal;
+
+pub(crate) use log::log_end;
 
 /// How long one stream may go on when the other told that the daemon is lost.
 const AFTER_LOSS: Duration = Duration::from_secs(2);
-/// How long the log of a terminal may be silent before what it has is taken for all.
-const SILENCE: Duration = Duration::from_millis(500);
-/// How long what a stream has brought already takes to be read.
-const ALREADY_THERE: Duration = Duration::from_millis(30);
 /// When a container that has never run was started, in the daemon's words.
 pub(crate) const NEVER: &str = "0001-01-01T00:00:00Z";
 
@@ -204,10 +202,13 @@ impl Run<'_> {
         if let Some(now) = &now
             && !self.started.get()
         {
-            if attached.started_before.as_ref() == Some(&now.state.started_at) {
-                return Ok(self.first(patience).await);
+            let never_ran = attached.started_before.as_ref() == Some(&now.state.started_at);
+            match (never_ran, self.ours.place().is_at_start()) {
+                (true, true) => return Ok(self.first(patience).await),
+                // The daemon did not live to see its start; a second run is not what was asked for.
+                (true, false) => return Ok(of_exit(Err(ending::unknown(&attached.id)))),
+                (false, _) => self.started.set(true),
             }
-            self.started.set(true);
         }
         patience.fine();
         let mut waiting = Patience::new(&session.client);
@@ -234,139 +235,6 @@ impl Run<'_> {
                     ));
                 }
                 Ok(of_exit(exit.await))
-            }
-        }
-    }
-
-    /// A terminal is attached to again. What it showed meanwhile comes from the log.
-    async fn terminal_again(&self, exit: Exit<'_>) -> Result<Leg, ClientError> {
-        let (attached, session) = (self.attached, self.attached.session);
-        let mut connection = attach(session, &attached.id, &attached.plan).await?;
-        let mut rest = Rest::of(&self.ours.place(), attached.log_since.is_some());
-        let mut log = self.log(false).await?;
-        let mut missed = Vec::new();
-        while let Some(piece) = log.piece().await? {
-            missed.extend(rest.feed(1, &piece));
-        }
-        missed.extend(rest.give_up_searching()[0].1.as_slice());
-        // What came on the stream while the log was read is in both.
-        let mut come = vec![0; 64 * 1024];
-        let read = tokio::time::timeout(ALREADY_THERE, connection.io.read(&mut come)).await;
-        come.truncate(read.ok().and_then(Result::ok).unwrap_or(0));
-        missed.extend(&come[stream::joint(&missed, &come)..]);
-        if let Err(error) = self.ours.print(1, &missed).await {
-            return Ok(Leg::Failed(error.into()));
-        }
-        let copying = tokio::spawn(stream::copy(
-            connection,
-            attached.plan.clone(),
-            self.ours.clone(),
-        ));
-        Ok(self.stay(copying, exit, true).await)
-    }
-
-    /// The output comes from the log from now on; our input goes by an attach of its own.
-    async fn log_to_the_end(&self, now: &ContainerInspect, exit: Exit<'_>) -> Leg {
-        let (attached, session) = (self.attached, self.attached.session);
-        let mut input = None;
-        if attached.plan.stdin && ending::runs(&now.state) {
-            let plan = Plan {
-                stdout: false,
-                stderr: false,
-                ..attached.plan.clone()
-            };
-            match attach(session, &attached.id, &plan).await {
-                Ok(connection) => {
-                    input = Some(tokio::spawn(stream::copy(
-                        connection,
-                        plan,
-                        self.ours.clone(),
-                    )));
-                }
-                Err(error) if error.is_loss() => return Leg::Lost(error),
-                // It may just have ended.
-                Err(_) => {}
-            }
-        }
-        let output = async {
-            if !attached.plan.stdout && !attached.plan.stderr {
-                return Ok(None);
-            }
-            match self.print_log().await? {
-                Some(refused) if !refused.is_loss() => {
-                    crate::format::tell(&format!(
-                        "docker-lite: what the container writes since the daemon was away cannot be shown: {refused}\n"
-                    ));
-                    Ok(None)
-                }
-                told => Ok(told),
-            }
-        };
-        let both = tokio::try_join!(output, async { Ok(exit.await) });
-        if let Some(input) = input {
-            stop(input).await;
-        }
-        match both {
-            Err(failure) => Leg::Failed(failure),
-            Ok((Some(lost), _)) => Leg::Lost(lost),
-            Ok((None, ended)) => of_exit(ended),
-        }
-    }
-
-    async fn log(&self, follow: bool) -> Result<crate::client::Answer, ClientError> {
-        let (plan, id) = (&self.attached.plan, &self.attached.id);
-        self.attached
-            .session
-            .client
-            .get(&format!("/containers/{id}/logs"))
-            .query_if("follow", follow)
-            .query_some(
-                "since",
-                &self.attached.log_since.map(stamp).unwrap_or_default(),
-            )
-            .query_if("stderr", plan.stderr)
-            .query_if("stdout", plan.stdout)
-            .query("tail", "all")
-            .send()
-            .await
-    }
-
-    /// Prints what the log has and what follows; returns what broke it.
-    async fn print_log(&self) -> Result<Option<ClientError>, Failure> {
-        let mut rest = Rest::of(&self.ours.place(), self.attached.log_since.is_some());
-        let mut answer = match self.log(true).await {
-            Ok(answer) => answer,
-            Err(error) => return Ok(Some(error)),
-        };
-        let mut messages = Messages::new(self.attached.plan.tty);
-        loop {
-            let piece = if rest.is_searching() {
-                tokio::time::timeout(SILENCE, answer.piece()).await
-            } else {
-                Ok(answer.piece().await)
-            };
-            let fresh = match piece {
-                Ok(Ok(Some(piece))) => messages
-                    .feed(&piece)?
-                    .into_iter()
-                    .map(|message| {
-                        let bytes = [message.stamp_text, message.text].concat();
-                        (message.stream, rest.feed(message.stream, &bytes))
-                    })
-                    .collect(),
-                Ok(Ok(None)) => {
-                    for (stream, bytes) in rest.give_up_searching() {
-                        self.ours.print(stream, &bytes).await?;
-                    }
-                    return Ok(None);
-                }
-                Ok(Err(error)) => return Ok(Some(error)),
-                Err(_silence) => rest.give_up_searching().to_vec(),
-            };
-            for (stream, bytes) in fresh {
-                if !bytes.is_empty() {
-                    self.ours.print(stream, &bytes).await?;
-                }
             }
         }
     }
@@ -425,26 +293,6 @@ fn of_error(error: ClientError) -> Leg {
 async fn stop(copying: Copying) {
     copying.abort();
     let _ = copying.await;
-}
-
-/// When the last line of a container's log was written, or just after; none if there is none.
-pub(crate) async fn log_end(
-    session: &Session,
-    container: &ContainerInspect,
-) -> Option<OffsetDateTime> {
-    let bytes = session
-        .client
-        .get(&format!("/containers/{}/logs", container.id))
-        .query("stderr", 1)
-        .query("stdout", 1)
-        .query("tail", 1)
-        .query("timestamps", 1)
-        .bytes()
-        .await
-        .ok()?;
-    let messages = Messages::new(container.config.tty).feed(&bytes).ok()?;
-    let last = messages.iter().rev().find_map(|message| message.at)?;
-    Some(last + time::Duration::NANOSECOND)
 }
 
 /// Opens the streams of a container.
