@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{During, Error, Result};
 
 mod given;
+mod others;
 
 pub(crate) use given::Flags;
 use given::{File, FileRuntime, FileUlimit};
@@ -66,10 +67,35 @@ pub(crate) struct Config {
     pub(crate) shm_size: i64,
     pub(crate) default_ulimits: Vec<Ulimit>,
     pub(crate) ipc_mode: String,
+    /// Containers get an init unless they say otherwise.
+    pub(crate) init: bool,
+    /// The init's program; none means the one that is found.
+    pub(crate) init_path: Option<PathBuf>,
     /// What `--stop-all` gives containers before it kills them.
     pub(crate) shutdown_timeout: std::time::Duration,
+    /// How cgroup namespaces are when a container says nothing; none leaves it to the kernel's hierarchy.
+    pub(crate) cgroupns_mode: Option<String>,
+    /// Containers cannot gain privileges unless they say otherwise.
+    pub(crate) no_new_privileges: bool,
+    /// The seccomp profile of containers that name none, as JSON; none means the built-in one.
+    pub(crate) seccomp_profile: Option<String>,
+    /// Messages of the daemon are JSON.
+    pub(crate) log_json: bool,
+    /// Where metrics are served.
+    pub(crate) metrics: Option<String>,
+    /// How `tcp://` sockets are encrypted; none means not at all.
+    pub(crate) tls: Option<Tls>,
     /// The service manager's socket.
     pub(crate) notify: Option<std::ffi::OsString>,
+}
+
+/// Encryption of the daemon's TCP sockets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tls {
+    /// Clients must show a certificate of this CA.
+    pub(crate) verify: Option<PathBuf>,
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 /// Name of the runtime that is always there: our shim with the runtime it finds.
@@ -107,12 +133,15 @@ fn parse(path: &Path, text: &str) -> Result<File> {
     if text.trim().is_empty() {
         return Ok(File::default());
     }
-    serde_json::from_str(text).map_err(|e| {
+    let what = |e: serde_json::Error| {
         Error::invalid(format!(
             "unable to configure the daemon with file {}: {e}",
             path.display()
         ))
-    })
+    };
+    let mut keys = serde_json::from_str(text).map_err(what)?;
+    others::take_out(&mut keys).during(|| format!("file {}", path.display()))?;
+    serde_json::from_value(serde_json::Value::Object(keys)).map_err(what)
 }
 
 /// One option that may stand in either place, not in both.
@@ -139,36 +168,25 @@ fn both(name: &str) -> Error {
 }
 
 fn join(flags: Flags, file: File) -> Result<Config> {
-    let root = "/var/lib/docker-lite";
-    let exec_root = either("exec-root", flags.exec_root, file.exec_root)?
-        .unwrap_or_else(|| "/run/docker-lite".into());
-    let data_root =
-        either("data-root", flags.data_root, file.data_root)?.unwrap_or_else(|| root.into());
-    for (name, path) in [("data-root", &data_root), ("exec-root", &exec_root)] {
-        if !path.is_absolute() {
-            return Err(Error::invalid(format!(
-                "{name} {} is not an absolute path",
-                path.display()
-            )));
-        }
-    }
-    let pidfile = either("pidfile", flags.pidfile, file.pidfile)?
-        .unwrap_or_else(|| exec_root.join("docker.pid"));
-    let mut hosts = one_list("hosts", flags.hosts, file.hosts)?;
-    if hosts.is_empty() {
-        hosts.push("unix:///var/run/docker.sock".into());
-    }
+    let tls = tls(&flags, &file)?;
+    let (data_root, exec_root) = roots(&flags, &file)?;
+    let hosts = hosts(one_list("hosts", flags.hosts, file.hosts)?, tls.is_some())?;
     let debug = either("debug", flags.debug, file.debug)?.unwrap_or(false);
-    let log_level = either("log-level", flags.log_level, file.log_level)?.unwrap_or("info".into());
-    if !["trace", "debug", "info", "warn", "error", "fatal"].contains(&log_level.as_str()) {
-        return Err(Error::invalid(format!(
-            "log level {log_level:?} is unknown"
-        )));
-    }
+    let log_level = word(
+        "log level",
+        either("log-level", flags.log_level, file.log_level)?,
+        &["info", "trace", "debug", "warn", "error", "fatal"],
+    )?;
     let log_opts = one_list(
         "log-opts",
         key_values("log-opt", &flags.log_opt)?,
         file.log_opts.into_iter().collect(),
+    )?;
+    let log_driver =
+        either("log-driver", flags.log_driver, file.log_driver)?.unwrap_or("json-file".into());
+    crate::logs::check(
+        &log_driver,
+        log_opts.iter().map(|(k, v)| (k.as_str(), v.as_str())),
     )?;
     let runtimes = runtimes(&flags.add_runtime, file.runtimes)?;
     let default_runtime = either(
@@ -182,12 +200,6 @@ fn join(flags: Flags, file: File) -> Result<Config> {
             "default runtime {default_runtime:?} is not registered"
         )));
     }
-    let log_driver =
-        either("log-driver", flags.log_driver, file.log_driver)?.unwrap_or("json-file".into());
-    crate::logs::check(
-        &log_driver,
-        log_opts.iter().map(|(k, v)| (k.as_str(), v.as_str())),
-    )?;
     let shm = either(
         "default-shm-size",
         flags.default_shm_size,
@@ -197,13 +209,14 @@ fn join(flags: Flags, file: File) -> Result<Config> {
         "default-ipc-mode",
         flags.default_ipc_mode,
         file.default_ipc_mode,
-    )?
-    .unwrap_or("private".into());
-    if !["private", "shareable"].contains(&ipc_mode.as_str()) {
-        return Err(Error::invalid(format!(
-            "default ipc mode {ipc_mode:?} is neither private nor shareable"
-        )));
-    }
+    )?;
+    let cgroupns = either(
+        "default-cgroupns-mode",
+        flags.default_cgroupns_mode,
+        file.default_cgroupns_mode,
+    )?;
+    let log_format = either("log-format", flags.log_format, file.log_format)?;
+    exec_opts(one_list("exec-opts", flags.exec_opt, file.exec_opts)?)?;
     // Live restore is always in effect; a configuration that asks for it or against it changes nothing.
     either("live-restore", flags.live_restore, file.live_restore)?;
     // Of no effect yet: ports are not published.
@@ -215,9 +228,10 @@ fn join(flags: Flags, file: File) -> Result<Config> {
     )?;
     Ok(Config {
         shutdown_timeout: std::time::Duration::from_secs(shutdown_timeout.unwrap_or(15)),
+        pidfile: either("pidfile", flags.pidfile, file.pidfile)?
+            .unwrap_or_else(|| exec_root.join("docker.pid")),
         data_root,
         exec_root,
-        pidfile,
         hosts,
         group: either("group", flags.group, file.group)?,
         containerd: either("containerd", flags.containerd, file.containerd)?,
@@ -267,9 +281,140 @@ fn join(flags: Flags, file: File) -> Result<Config> {
                 .ok_or_else(|| Error::invalid(format!("default shm size {text:?} is no size")))?,
         },
         default_ulimits: ulimits(&flags.default_ulimit, file.default_ulimits)?,
-        ipc_mode,
+        ipc_mode: word("default ipc mode", ipc_mode, &["private", "shareable"])?,
+        init: either("init", flags.init, file.init)?.unwrap_or(false),
+        init_path: either("init-path", flags.init_path, file.init_path)?,
+        cgroupns_mode: match cgroupns {
+            None => None,
+            given => Some(word("default cgroupns mode", given, &["private", "host"])?),
+        },
+        no_new_privileges: either(
+            "no-new-privileges",
+            flags.no_new_privileges,
+            file.no_new_privileges,
+        )?
+        .unwrap_or(false),
+        seccomp_profile: profile(either(
+            "seccomp-profile",
+            flags.seccomp_profile,
+            file.seccomp_profile,
+        )?)?,
+        log_json: word("log format", log_format, &["text", "json"])? == "json",
+        metrics: either("metrics-addr", flags.metrics_addr, file.metrics_addr)?
+            .filter(|address| !address.is_empty()),
+        tls,
         notify: None,
     })
+}
+
+/// One word of a few; the first is the default.
+fn word(what: &str, given: Option<String>, known: &[&str]) -> Result<String> {
+    match given {
+        None => Ok(known[0].to_owned()),
+        Some(text) if known.contains(&text.as_str()) => Ok(text),
+        Some(text) => Err(Error::invalid(format!(
+            "{what} {text:?} is none of {}",
+            known.join(", ")
+        ))),
+    }
+}
+
+fn roots(flags: &Flags, file: &File) -> Result<(PathBuf, PathBuf)> {
+    let exec_root = either("exec-root", flags.exec_root.clone(), file.exec_root.clone())?;
+    let exec_root = exec_root.unwrap_or_else(|| "/run/docker-lite".into());
+    let data_root = either("data-root", flags.data_root.clone(), file.data_root.clone())?;
+    let data_root = data_root.unwrap_or_else(|| "/var/lib/docker-lite".into());
+    for (name, path) in [("data-root", &data_root), ("exec-root", &exec_root)] {
+        if !path.is_absolute() {
+            return Err(Error::invalid(format!(
+                "{name} {} is not an absolute path",
+                path.display()
+            )));
+        }
+    }
+    Ok((data_root, exec_root))
+}
+
+/// The addresses to listen on. A TCP address may leave out host and port: Docker's are 2375, or 2376 with TLS.
+fn hosts(given: Vec<String>, tls: bool) -> Result<Vec<String>> {
+    if given.is_empty() {
+        return Ok(vec!["unix:///var/run/docker.sock".into()]);
+    }
+    let port = if tls { 2376 } else { 2375 };
+    let full = |host: String| {
+        let Some(rest) = host.strip_prefix("tcp://") else {
+            return host;
+        };
+        let rest = rest.trim_end_matches('/');
+        match (rest, rest.rsplit_once(':')) {
+            ("", _) => format!("tcp://127.0.0.1:{port}"),
+            (_, Some(("", number))) => format!("tcp://127.0.0.1:{number}"),
+            (_, Some((_, number))) if number.parse::<u16>().is_ok() => format!("tcp://{rest}"),
+            _ => format!("tcp://{rest}:{port}"),
+        }
+    };
+    Ok(given.into_iter().map(full).collect())
+}
+
+/// TLS as dockerd has it: `--tlsverify`, given at all, switches it on.
+fn tls(flags: &Flags, file: &File) -> Result<Option<Tls>> {
+    let on = either("tls", flags.tls, file.tls)?;
+    let verify = either("tlsverify", flags.tlsverify, file.tlsverify)?;
+    let dir = std::env::var_os("DOCKER_CERT_PATH").map(PathBuf::from);
+    let dir = dir.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")));
+    let path = |name: &str, flag: &Option<PathBuf>, file: &Option<PathBuf>, default: &str| {
+        let given = either(name, flag.clone(), file.clone())?;
+        given
+            .or_else(|| Some(dir.as_ref()?.join(default)))
+            .ok_or_else(|| Error::invalid(format!("{name} is not given, and there is no HOME")))
+    };
+    if !(on.unwrap_or(false) || verify.is_some()) {
+        return Ok(None);
+    }
+    Ok(Some(Tls {
+        verify: match verify.unwrap_or(false) {
+            true => Some(path(
+                "tlscacert",
+                &flags.tlscacert,
+                &file.tlscacert,
+                "ca.pem",
+            )?),
+            false => None,
+        },
+        cert: path("tlscert", &flags.tlscert, &file.tlscert, "cert.pem")?,
+        key: path("tlskey", &flags.tlskey, &file.tlskey, "key.pem")?,
+    }))
+}
+
+/// Reads the seccomp profile that is named.
+fn profile(given: Option<String>) -> Result<Option<String>> {
+    match given.as_deref() {
+        None | Some("" | "builtin") => Ok(None),
+        Some("unconfined") => Ok(Some("unconfined".into())),
+        Some(path) => std::fs::read_to_string(path)
+            .map(Some)
+            .map_err(|e| Error::invalid(format!("opening seccomp profile ({path}) failed: {e}"))),
+    }
+}
+
+/// Options of the runtime's execution: only the cgroup driver is known, and only one of its two values is built.
+fn exec_opts(given: Vec<String>) -> Result<()> {
+    for (key, value) in key_values("exec-opt", &given)? {
+        match (key.as_str(), value.as_str()) {
+            ("native.cgroupdriver", "cgroupfs") => {}
+            ("native.cgroupdriver", "systemd") => {
+                return Err(Error::unimplemented(
+                    "exec-opt native.cgroupdriver=systemd is not supported yet",
+                ));
+            }
+            _ => {
+                return Err(Error::invalid(format!(
+                    "unknown option {key}={value} for exec-opt"
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// dockerd's graph driver names of old mean the snapshotter that took their place.

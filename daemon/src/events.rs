@@ -4,6 +4,7 @@
 //! its stream rather than leave a silent gap.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use proto::engine::{EventActor, EventMessage};
@@ -20,6 +21,7 @@ const BEHIND: usize = 1024;
 pub(crate) struct Events {
     past: Mutex<VecDeque<EventMessage>>,
     live: broadcast::Sender<EventMessage>,
+    told: AtomicU64,
 }
 
 impl Events {
@@ -27,6 +29,7 @@ impl Events {
         Self {
             past: Mutex::new(VecDeque::new()),
             live: broadcast::channel(BEHIND).0,
+            told: AtomicU64::new(0),
         }
     }
 
@@ -60,6 +63,7 @@ impl Events {
             id: id.into(),
             attributes,
         };
+        self.told.fetch_add(1, Ordering::Relaxed);
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         if past.len() == KEPT {
             past.pop_front();
@@ -73,6 +77,11 @@ impl Events {
     pub(crate) fn listen(&self) -> (Vec<EventMessage>, broadcast::Receiver<EventMessage>) {
         let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         (past.iter().cloned().collect(), self.live.subscribe())
+    }
+
+    /// How many were told.
+    pub(crate) fn told(&self) -> u64 {
+        self.told.load(Ordering::Relaxed)
     }
 
     /// How many listen.

@@ -19,6 +19,7 @@
 mod api;
 mod archive;
 mod backend;
+mod certs;
 mod clock;
 mod config;
 mod container;
@@ -26,17 +27,21 @@ mod db;
 mod disk;
 mod error;
 mod events;
+mod frames;
 mod images;
 mod logs;
+mod metrics;
 mod network;
 mod notify;
 mod random;
 mod recover;
 mod registry;
+mod reload;
 mod server;
 mod spec;
 mod stop_all;
 mod supervise;
+mod tls;
 mod volumes;
 
 use std::ffi::OsString;
@@ -44,12 +49,13 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::Context;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::Layer as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -85,6 +91,9 @@ pub(crate) struct App {
     pub(crate) volumes: volumes::Volumes,
     pub(crate) network: network::Network,
     pub(crate) reconciled: recover::Reconciled,
+    pub(crate) counters: metrics::Counters,
+    /// The configuration with what has been reloaded since.
+    live: RwLock<Arc<Config>>,
     /// This installation's identity, as `info` tells it.
     pub(crate) instance: String,
     /// Set when the whole installation is being stopped.
@@ -97,6 +106,18 @@ impl App {
         self.reconciled.is()
     }
 
+    /// The configuration as it is now: for what a reload may change. [`config`](Self::config) is that of the start.
+    pub(crate) fn live(&self) -> Arc<Config> {
+        self.live
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn replace_live(&self, next: Arc<Config>) {
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = next;
+    }
+
     /// Whether the whole installation is being stopped: then an exit starts nothing again, and is nobody's wish either.
     pub(crate) fn stopping(&self) -> bool {
         self.stopping.load(std::sync::atomic::Ordering::Relaxed)
@@ -105,6 +126,9 @@ impl App {
 
 /// The program: parses, then runs until it is told to stop.
 pub fn main(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
+    if let Some(code) = certs::run(&arguments) {
+        return Ok(code);
+    }
     let flags = match Flags::try_parse_from(arguments) {
         Ok(flags) => flags,
         Err(e) => {
@@ -125,7 +149,7 @@ pub fn main(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
         println!("configuration OK");
         return Ok(ExitCode::SUCCESS);
     }
-    log_to_stderr(&config.log_level);
+    let level = log_to_stderr(&config);
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -136,48 +160,49 @@ pub fn main(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
         .context("start the runtime")?;
     let outcome = match flags.stop_all() {
         true => runtime.block_on(stop_all::run(config)),
-        false => runtime.block_on(run(config)),
+        false => runtime.block_on(run(config, &flags, &level)),
     };
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     outcome?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn log_to_stderr(level: &str) {
-    let level = match level {
-        "trace" => tracing::Level::TRACE,
-        "debug" => tracing::Level::DEBUG,
-        "warn" => tracing::Level::WARN,
-        "error" | "fatal" => tracing::Level::ERROR,
-        _ => tracing::Level::INFO,
-    };
-    // Of the libraries below only what goes wrong, unless all is wanted.
-    let others = match level {
-        tracing::Level::TRACE => level,
-        _ => level.min(tracing::Level::WARN),
-    };
-    let wanted = tracing_subscriber::filter::Targets::new()
-        .with_default(others)
-        .with_target(env!("CARGO_CRATE_NAME"), level);
+fn log_to_stderr(config: &Config) -> reload::LogLevel {
+    let (wanted, handle) =
+        tracing_subscriber::reload::Layer::new(reload::targets(&config.log_level));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .log_internal_errors(false);
+    let lines = match config.log_json {
+        true => lines.json().boxed(),
+        false => lines.boxed(),
+    };
     tracing_subscriber::registry()
-        .with(lines)
         .with(wanted)
+        .with(lines)
         .init();
+    handle
 }
 
 /// Runs the daemon: locks, parts, listeners, reconciliation.
-async fn run(config: Config) -> Result<()> {
+async fn run(config: Config, flags: &Flags, level: &reload::LogLevel) -> Result<()> {
     for dir in [&config.data_root, &config.exec_root] {
         make_private(dir)?;
     }
     let _lock = lock(&config.data_root)?;
     write_pidfile(&config.pidfile)?;
-    let listeners = match server::listen(&config.hosts, config.group.as_deref()).await {
-        Ok(listeners) => listeners,
+    let opened = async {
+        let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
+        let metrics = match &config.metrics {
+            Some(address) => Some(server::metrics(address).await?),
+            None => None,
+        };
+        let listeners = server::listen(&config.hosts, config.group.as_deref(), tls).await?;
+        Ok((listeners, metrics))
+    };
+    let (listeners, metrics) = match opened.await {
+        Ok(opened) => opened,
         Err(e) => {
             let _ = std::fs::remove_file(&config.pidfile);
             return Err(e);
@@ -204,9 +229,13 @@ async fn run(config: Config) -> Result<()> {
         control,
         stop.clone(),
     ));
+    if let Some(listener) = metrics {
+        let (router, stop) = (metrics::router(app.clone()), stop.clone());
+        tasks.spawn(server::serve_plain(listener, router, stop));
+    }
     tracing::info!("API listens");
     notify::tell(app.config.notify.as_deref(), "READY=1");
-    until_signalled().await?;
+    until_signalled(&app, flags, level).await?;
     notify::tell(app.config.notify.as_deref(), "STOPPING=1");
     // Containers are left as they are: whoever comes next finds them.
     stop.cancel();
@@ -237,6 +266,8 @@ async fn build(config: Config, own: Option<&supervise::Place>) -> Result<Arc<App
         volumes: volumes::Volumes::open(&config, &db).await?,
         network: network::Network::open(&config, &db).await?,
         reconciled: recover::Reconciled::new(),
+        counters: metrics::Counters::default(),
+        live: RwLock::new(Arc::new(config.clone())),
         stopping: false.into(),
         instance,
         config,
@@ -325,7 +356,7 @@ fn write_pidfile(path: &Path) -> Result<()> {
     std::fs::rename(&temporary, path).during(what)
 }
 
-async fn until_signalled() -> Result<()> {
+async fn until_signalled(app: &App, flags: &Flags, level: &reload::LogLevel) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -333,7 +364,10 @@ async fn until_signalled() -> Result<()> {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => tracing::warn!("reload on SIGHUP is not supported yet"),
+            _ = hangup.recv() => match reload::reload(app, flags, level) {
+                Ok(()) => tracing::info!("configuration reloaded"),
+                Err(e) => tracing::error!("configuration not reloaded: {e}"),
+            },
         }
     }
 }

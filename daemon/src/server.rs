@@ -11,7 +11,9 @@ use axum::Router;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, UnixListener};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
@@ -21,11 +23,15 @@ use crate::error::{During, Error, Result};
 #[derive(Debug)]
 pub(crate) enum Listener {
     Unix(UnixListener, Option<PathBuf>),
-    Tcp(TcpListener),
+    Tcp(TcpListener, Option<Arc<ServerConfig>>),
 }
 
 /// Opens every address of `-H`.
-pub(crate) async fn listen(hosts: &[String], group: Option<&str>) -> Result<Vec<Listener>> {
+pub(crate) async fn listen(
+    hosts: &[String],
+    group: Option<&str>,
+    tls: Option<Arc<ServerConfig>>,
+) -> Result<Vec<Listener>> {
     let mut open = Vec::new();
     for host in hosts {
         let (scheme, rest) = host.split_once("://").ok_or_else(|| {
@@ -39,10 +45,12 @@ pub(crate) async fn listen(hosts: &[String], group: Option<&str>) -> Result<Vec<
                 let listener = TcpListener::bind(rest)
                     .await
                     .during(|| format!("listen on {host}"))?;
-                tracing::warn!("{host} is open to everybody who can reach it, without TLS");
-                open.push(Listener::Tcp(listener));
+                if tls.is_none() {
+                    tracing::warn!("{host} is open to everybody who can reach it, without TLS");
+                }
+                open.push(Listener::Tcp(listener, tls.clone()));
             }
-            "fd" => open.extend(handed_over()?),
+            "fd" => open.extend(handed_over(tls.as_ref())?),
             _ => {
                 return Err(Error::invalid(format!(
                     "host {host:?} has an unknown scheme"
@@ -97,7 +105,7 @@ fn gid(group: Option<&str>) -> Result<Option<u32>> {
 }
 
 /// The listeners of LISTEN_FDS.
-fn handed_over() -> Result<Vec<Listener>> {
+fn handed_over(tls: Option<&Arc<ServerConfig>>) -> Result<Vec<Listener>> {
     let mut fds = listenfd::ListenFd::from_env();
     let mut open = Vec::new();
     for at in 0..fds.len() {
@@ -108,7 +116,10 @@ fn handed_over() -> Result<Vec<Listener>> {
         } else if let Ok(Some(listener)) = fds.take_tcp_listener(at) {
             rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::CLOEXEC)?;
             listener.set_nonblocking(true)?;
-            open.push(Listener::Tcp(TcpListener::from_std(listener)?));
+            open.push(Listener::Tcp(
+                TcpListener::from_std(listener)?,
+                tls.cloned(),
+            ));
         } else {
             return Err(Error::invalid(format!(
                 "descriptor {} of LISTEN_FDS is no listening unix or tcp socket",
@@ -148,12 +159,21 @@ pub(crate) async fn serve(
                         let _ = std::fs::remove_file(path);
                     }
                 }
-                Listener::Tcp(listener) => loop {
+                Listener::Tcp(listener, tls) => loop {
                     tokio::select! {
                         () = stop.cancelled() => break,
-                        got = listener.accept() => match got {
-                            Ok((stream, _)) => connection(stream, &router, &control),
-                            Err(e) => pause(&e).await,
+                        got = listener.accept() => match (got, &tls) {
+                            (Ok((stream, _)), None) => connection(stream, &router, &control),
+                            (Ok((stream, _)), Some(tls)) => {
+                                let tls = TlsAcceptor::from(tls.clone());
+                                let (router, control) = (router.clone(), control.clone());
+                                tokio::spawn(async move {
+                                    if let Some(stream) = crate::tls::accept(&tls, stream).await {
+                                        connection(stream, &router, &control);
+                                    }
+                                });
+                            }
+                            (Err(e), _) => pause(&e).await,
                         }
                     }
                 },
@@ -164,6 +184,37 @@ pub(crate) async fn serve(
         if let Err(e) = task.await {
             tracing::error!("listener: {e}");
         }
+    }
+}
+
+/// Opens the socket of the metrics.
+pub(crate) async fn metrics(address: &str) -> Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.during(|| format!("listen on metrics-addr {address}"))
+}
+
+/// Serves a router of its own on a socket, until `stop`.
+pub(crate) async fn serve_plain(listener: TcpListener, router: Router, stop: CancellationToken) {
+    loop {
+        let stream = tokio::select! {
+            () = stop.cancelled() => return,
+            got = listener.accept() => match got {
+                Ok((stream, _)) => stream,
+                Err(e) => {
+                    pause(&e).await;
+                    continue;
+                }
+            }
+        };
+        let service = hyper_util::service::TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let served = auto::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            if let Err(e) = served {
+                tracing::debug!("metrics: {e}");
+            }
+        });
     }
 }
 
@@ -204,7 +255,7 @@ pub(crate) fn addresses(listeners: &[Listener]) -> Arc<Vec<String>> {
             ),
             Err(_) => "fd://".into(),
         },
-        Listener::Tcp(listener) => match listener.local_addr() {
+        Listener::Tcp(listener, _) => match listener.local_addr() {
             Ok(address) => format!("tcp://{address}"),
             Err(_) => "tcp://".into(),
         },

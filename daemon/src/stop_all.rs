@@ -16,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::container::why::Asked;
 use crate::container::{self, stop};
 use crate::error::{During, Error, Result};
 use crate::{App, build, is_living_daemon, lock, make_private, recover, supervise};
@@ -92,10 +93,10 @@ async fn stop_containers(app: &Arc<App>) -> Result<()> {
     for handle in app.containers.all() {
         let app = app.clone();
         stops.spawn(async move {
-            let asked = stop::stop(&app, &handle, None, None);
-            let outcome = match tokio::time::timeout(app.config.shutdown_timeout, asked).await {
+            let asked = stop::stop(&app, &handle, None, None, Asked::Shutdown);
+            let outcome = match tokio::time::timeout(app.live().shutdown_timeout, asked).await {
                 Ok(outcome) => outcome,
-                Err(_) => stop::stop(&app, &handle, Some(9), None).await,
+                Err(_) => stop::stop(&app, &handle, Some(9), None, Asked::Shutdown).await,
             };
             match outcome {
                 Err(e) if e.kind() == proto::error::ErrorKind::NotModified => Ok(()),

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use proto::exit as words;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
@@ -43,19 +44,20 @@ impl Cause {
     pub(crate) fn reason(self, exit: &Exit) -> String {
         const KILL: u32 = 9;
         match (exit.signal, self.requested) {
-            (Some(KILL), _) if self.out_of_memory => "out of memory".to_owned(),
+            (Some(KILL), _) if self.out_of_memory => words::OUT_OF_MEMORY.to_owned(),
             (Some(signal), Some(requested)) if signal == requested => {
-                format!("killed by API request: signal {signal}")
+                format!("{}: signal {signal}", words::BY_REQUEST)
             }
             (Some(KILL), _) if self.init_ended => "killed: init of the container ended".to_owned(),
-            (Some(signal), _) => format!("killed by signal {signal} of unknown origin"),
+            (Some(signal), _) => format!("{} {signal} of unknown origin", words::BY_SIGNAL),
             (None, Some(requested)) => {
                 format!(
-                    "exited with code {} after API request: signal {requested}",
+                    "{} {} after API request: signal {requested}",
+                    words::BY_ITSELF,
                     exit.status
                 )
             }
-            (None, None) => format!("exited with code {}", exit.status),
+            (None, None) => format!("{} {}", words::BY_ITSELF, exit.status),
         }
     }
 }

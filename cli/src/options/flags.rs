@@ -126,6 +126,9 @@ pub(crate) struct ContainerFlags {
     /// Time between two checks (ms|s|m|h)
     #[arg(long, value_name = "duration", value_parser = float_duration, default_value = "0s")]
     pub(crate) health_interval: i64,
+    /// What dockerd-lite does to an unhealthy container ("none", "kill", "restart", "stop")
+    #[arg(long, default_value = "")]
+    pub(crate) health_on_failure: String,
     /// Failures in a row that mean unhealthy
     #[arg(long, value_name = "int", value_parser = int, default_value = "0")]
     pub(crate) health_retries: i64,

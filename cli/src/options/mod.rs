@@ -62,6 +62,7 @@ fn config(flags: &ContainerFlags, words: &[String]) -> Result<Config, String> {
             .filter(|variables| !variables.is_empty()),
         cmd: (!command.is_empty()).then(|| command.to_vec()),
         healthcheck: health(flags)?,
+        health_on_failure: health_on_failure(flags)?,
         image: image.clone(),
         working_dir: flags.workdir.clone(),
         entrypoint: flags.entrypoint.clone().map(|program| vec![program]),
@@ -246,6 +247,15 @@ fn health(flags: &ContainerFlags) -> Result<Option<HealthConfig>, String> {
         start_period: flags.health_start_period,
         start_interval: flags.health_start_interval,
     }))
+}
+
+fn health_on_failure(flags: &ContainerFlags) -> Result<String, String> {
+    match flags.health_on_failure.as_str() {
+        action @ ("" | "none" | "kill" | "restart" | "stop") => Ok(action.to_string()),
+        other => Err(format!(
+            "invalid argument \"{other}\" for --health-on-failure: use none, kill, restart or stop"
+        )),
+    }
 }
 
 #[cfg(test)]

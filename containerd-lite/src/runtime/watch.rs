@@ -195,7 +195,7 @@ fn killed(pid: u32, status: u32) -> ProcessExit {
         pid,
         status,
         exited_at: crate::time::now(),
-        reason: "its shim died".to_owned(),
+        reason: proto::exit::SHIM_DIED.to_owned(),
     }
 }
 
@@ -219,7 +219,10 @@ fn init_exit(
             }
         }
         Err(error) => ProcessExit {
-            reason: format!("its shim died and could not be cleaned up after: {error}"),
+            reason: format!(
+                "{} and could not be cleaned up after: {error}",
+                proto::exit::SHIM_DIED
+            ),
             ..killed(pid.unwrap_or(0), UNKNOWN)
         },
     }

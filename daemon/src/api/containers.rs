@@ -21,6 +21,7 @@ use crate::App;
 use crate::clock;
 use crate::container::list::{self, FILTERS};
 use crate::container::stop::{self, Condition};
+use crate::container::why::Asked;
 use crate::container::{self, Command, Handle, inspect, signal, stats, top};
 use crate::error::{Error, Result};
 
@@ -41,19 +42,28 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/containers/{id}/unpause", post(unpause))
         .route("/containers/{id}/wait", post(wait))
         .route("/containers/{id}/attach", post(streams::attach))
+        .route("/containers/{id}/attach/ws", get(streams::attach_ws))
         .route("/containers/{id}/logs", get(streams::logs))
         .route("/containers/{id}/resize", post(resize))
         .route("/containers/{id}/rename", post(rename))
         .route("/containers/{id}/update", post(update))
         .route("/containers/{id}/top", get(processes))
         .route("/containers/{id}/stats", get(usage))
+        .route(
+            "/containers/{id}/checkpoints",
+            get(checkpoints).post(checkpoint),
+        )
+        .route(
+            "/containers/{id}/checkpoints/{checkpoint}",
+            delete(remove_checkpoint),
+        )
         .route("/containers/{id}", delete(remove))
 }
 
 /// How long a list waits for the daemon to know the truth.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-async fn index(State(app): Shared, params: Params) -> Result<Response> {
+async fn index(State(app): Shared, version: Version, params: Params) -> Result<Response> {
     app.reconciled.wait(PATIENCE).await;
     let limit = params.int("limit")?.unwrap_or(0);
     let wanted = list::Wanted {
@@ -62,6 +72,9 @@ async fn index(State(app): Shared, params: Params) -> Result<Response> {
         filters: params.filters(FILTERS)?,
     };
     let mut found = list::list(&app, &wanted).await?;
+    if version < Version(52) {
+        found.iter_mut().for_each(|summary| summary.health = None);
+    }
     if params.flag("size") {
         for summary in &mut found {
             let size = inspect::size(&app, &summary.id).await?;
@@ -102,8 +115,12 @@ async fn start(
     State(app): Shared,
     version: Version,
     Path(id): Path<String>,
+    params: Params,
     request: Request<Body>,
 ) -> Result<StatusCode> {
+    if !params.text("checkpoint").is_empty() {
+        return Err(no_checkpoints());
+    }
     let body = super::request::read_body(request.into_body(), 8 << 20).await?;
     // An empty object is what some clients send for nothing.
     let nothing = body.is_empty() || body.as_ref() == b"{}" || body.as_ref() == b"null";
@@ -128,14 +145,14 @@ fn stop_options(params: &Params) -> Result<(Option<u32>, Option<i64>)> {
 async fn stop_it(State(app): Shared, Path(id): Path<String>, params: Params) -> Result<StatusCode> {
     let (signal, seconds) = stop_options(&params)?;
     let handle = found(&app, &id).await?;
-    stop::stop(&app, &handle, signal, seconds).await?;
+    stop::stop(&app, &handle, signal, seconds, Asked::User).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn restart(State(app): Shared, Path(id): Path<String>, params: Params) -> Result<StatusCode> {
     let (signal, seconds) = stop_options(&params)?;
     let handle = found(&app, &id).await?;
-    stop::restart(&app, &handle, signal, seconds).await?;
+    stop::restart(&app, &handle, signal, seconds, Asked::User).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -144,7 +161,7 @@ async fn kill(State(app): Shared, Path(id): Path<String>, params: Params) -> Res
     let handle = found(&app, &id).await?;
     let stops = signal == 9 || signal == handle.record().stop_signal();
     let before = handle.view().exits;
-    stop::kill(&handle, signal, stops).await?;
+    stop::kill(&handle, signal, stops, Asked::User).await?;
     if signal == 9 {
         // A killed container is a stopped one by the time of the answer.
         let mut watch = handle.watch();
@@ -277,6 +294,32 @@ async fn remove(State(app): Shared, Path(id): Path<String>, params: Params) -> R
         })
         .await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn no_checkpoints() -> Error {
+    Error::unimplemented("checkpoints are not supported yet")
+}
+
+/// None can be made, so there is none.
+async fn checkpoints(State(app): Shared, Path(id): Path<String>) -> Result<Response> {
+    app.containers.find(&id)?;
+    Ok(ok(&serde_json::Value::Array(Vec::new())))
+}
+
+async fn checkpoint(State(app): Shared, Path(id): Path<String>) -> Result<Response> {
+    app.containers.find(&id)?;
+    Err(no_checkpoints())
+}
+
+async fn remove_checkpoint(
+    State(app): Shared,
+    Path((id, checkpoint)): Path<(String, String)>,
+) -> Result<Response> {
+    let handle = app.containers.find(&id)?;
+    Err(Error::not_found(format!(
+        "checkpoint {checkpoint} does not exist for container {}",
+        handle.id()
+    )))
 }
 
 async fn prune(State(app): Shared, params: Params) -> Result<Response> {

@@ -20,6 +20,7 @@ pub(crate) mod request;
 pub(crate) mod streams;
 pub(crate) mod system;
 pub(crate) mod volumes;
+mod websocket;
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -30,55 +30,11 @@ pub(super) async fn attach(
     mut request: Request<Body>,
 ) -> Response {
     let upgrade = hijack::upgrade(&mut request);
-    let prepared = async {
-        let handle = found(&app, &id).await?;
-        let detach = hijack::detach_keys(params.text("detachKeys"))?;
-        Ok::<_, Error>((handle, detach))
-    };
-    let (handle, detach) = match prepared.await {
-        Ok(prepared) => prepared,
+    let session = match Session::begin(&app, &id, &params).await {
+        Ok(session) => session,
         Err(e) => return hijack::plain_error(&e),
     };
-    let record = handle.record();
-    if matches!(&record.state, container::state::State::Running(r) if r.paused) {
-        return hijack::plain_error(&Error::conflict(format!(
-            "container {} is paused, unpause the container before attach",
-            record.id
-        )));
-    }
-    let wanted = Wanted {
-        stdin: params.flag("stdin") && record.config.open_stdin,
-        stdout: params.flag("stdout"),
-        stderr: params.flag("stderr"),
-        tty: record.config.tty,
-        detach,
-    };
-    let replay = params.flag("logs").then_some(read::Wanted {
-        stdout: wanted.stdout,
-        stderr: wanted.stderr,
-        framed: !wanted.tty,
-        ..read::Wanted::default()
-    });
-    // In the owner's queue before the client learns that it is attached, and can start the container.
-    let connection = match params.flag("stream") {
-        true => {
-            let input = wanted.stdin;
-            let asked = handle.begin(|reply| Command::Attach { input, reply });
-            match asked.await {
-                Ok(answer) => Some(answer),
-                Err(e) => return hijack::plain_error(&e),
-            }
-        }
-        false => None,
-    };
-    let session = Session {
-        app,
-        handle,
-        wanted,
-        replay,
-        connection,
-    };
-    let kind = hijack::content_type(version, record.config.tty, upgrade.is_some());
+    let kind = hijack::content_type(version, session.wanted.tty, upgrade.is_some());
     match upgrade {
         Some(upgrade) => {
             tokio::spawn(async move {
@@ -97,6 +53,29 @@ pub(super) async fn attach(
     }
 }
 
+/// Attach over a websocket: the output goes out in binary messages without frames, what comes in is the input.
+pub(super) async fn attach_ws(
+    State(app): Shared,
+    Path(id): Path<String>,
+    params: Params,
+    request: Request<Body>,
+) -> Result<Response> {
+    use axum::extract::FromRequest as _;
+    use axum::extract::ws::WebSocketUpgrade;
+    let upgrade = WebSocketUpgrade::from_request(request, &())
+        .await
+        .map_err(|e| Error::invalid(format!("attach by websocket: {}", e.body_text())))?;
+    let session = Session::begin(&app, &id, &params).await?;
+    let framed = !session.wanted.tty;
+    Ok(upgrade.on_upgrade(move |socket| async move {
+        let (client, ours) = tokio::io::duplex(64 * 1024);
+        tokio::join!(
+            session.run(client),
+            super::websocket::carry(socket, ours, framed)
+        );
+    }))
+}
+
 /// An attach session of a container.
 struct Session {
     app: Arc<App>,
@@ -107,6 +86,47 @@ struct Session {
 }
 
 impl Session {
+    /// Looks the container up and takes a place in its owner's queue, before the client learns that it is attached.
+    async fn begin(app: &Arc<App>, id: &str, params: &Params) -> Result<Self> {
+        let handle = found(app, id).await?;
+        let detach = hijack::detach_keys(params.text("detachKeys"))?;
+        let record = handle.record();
+        if matches!(&record.state, container::state::State::Running(r) if r.paused) {
+            return Err(Error::conflict(format!(
+                "container {} is paused, unpause the container before attach",
+                record.id
+            )));
+        }
+        let wanted = Wanted {
+            stdin: params.flag("stdin") && record.config.open_stdin,
+            stdout: params.flag("stdout"),
+            stderr: params.flag("stderr"),
+            tty: record.config.tty,
+            detach,
+        };
+        let replay = params.flag("logs").then_some(read::Wanted {
+            stdout: wanted.stdout,
+            stderr: wanted.stderr,
+            framed: !wanted.tty,
+            ..read::Wanted::default()
+        });
+        let connection = match params.flag("stream") {
+            true => {
+                let input = wanted.stdin;
+                let asked = handle.begin(|reply| Command::Attach { input, reply });
+                Some(asked.await?)
+            }
+            false => None,
+        };
+        Ok(Self {
+            app: app.clone(),
+            handle,
+            wanted,
+            replay,
+            connection,
+        })
+    }
+
     async fn run<C>(self, mut client: C)
     where
         C: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -114,7 +134,7 @@ impl Session {
         use tokio::io::AsyncWriteExt;
         let record = self.handle.record();
         if let Some(replay) = self.replay
-            && record.host.log_config.kind == "json-file"
+            && crate::logs::is_file(&record.host.log_config.kind)
         {
             // Only what is there: the end has come already.
             let Ok((ended, _)) = io::pipe() else { return };
@@ -188,7 +208,7 @@ pub(super) async fn logs(
             "Bad parameters: you must choose at least one stream",
         ));
     }
-    if record.host.log_config.kind != "json-file" {
+    if !crate::logs::is_file(&record.host.log_config.kind) {
         return Err(Error::unimplemented(
             "configured logging driver does not support reading",
         ));

@@ -109,7 +109,7 @@ async fn plugins() -> Response {
 }
 
 async fn info(State(app): State<Arc<App>>) -> Response {
-    let config = &app.config;
+    let config = &*app.live();
     let uname = rustix::system::uname();
     let mut info = SystemInfo {
         id: app.instance.clone(),
@@ -122,7 +122,7 @@ async fn info(State(app): State<Arc<App>>) -> Response {
             volume: words(&["local"]),
             network: words(&["bridge", "host", "null"]),
             authorization: None,
-            log: words(&["json-file", "none"]),
+            log: words(&["json-file", "local", "none"]),
         },
         ipv4_forwarding: read("/proc/sys/net/ipv4/ip_forward").trim() == "1",
         debug: config.debug,
@@ -130,6 +130,7 @@ async fn info(State(app): State<Arc<App>>) -> Response {
         n_goroutines: count("/proc/self/task"),
         system_time: crate::clock::now(),
         logging_driver: config.log_driver.clone(),
+        default_log_opts: log_options(config),
         cgroup_driver: "cgroupfs".into(),
         cgroup_version: if start::cgroup_v2() { "2" } else { "1" }.into(),
         n_events_listener: app.events.listeners() as i64,
@@ -153,7 +154,12 @@ async fn info(State(app): State<Arc<App>>) -> Response {
             ..SwarmInfo::default()
         },
         live_restore_enabled: true,
-        init_binary: String::new(),
+        init_binary: config
+            .init_path
+            .as_ref()
+            .map_or("docker-init".into(), |path| {
+                path.to_string_lossy().into_owned()
+            }),
         runc_commit: Commit::default(),
         security_options: vec!["name=seccomp,profile=builtin".into()],
         firewall_backend: config.iptables.then(|| FirewallInfo {
@@ -249,6 +255,17 @@ fn runtimes(config: &crate::config::Config) -> BTreeMap<String, RuntimeInfo> {
         (name.clone(), info)
     });
     shown.collect()
+}
+
+/// The options of logs of containers that name none, the bound included.
+fn log_options(config: &crate::config::Config) -> BTreeMap<String, String> {
+    let mut options = config.log_opts.clone();
+    if crate::logs::is_file(&config.log_driver) {
+        for (key, value) in crate::logs::bound(&config.log_driver) {
+            options.entry(key.to_owned()).or_insert(value.to_owned());
+        }
+    }
+    options
 }
 
 fn registries(config: &crate::config::Config) -> RegistryConfig {

@@ -60,7 +60,10 @@ pub(crate) fn extract(root: &Root, to: &Path, archive: impl Read, options: Optio
 }
 
 fn unreadable(error: io::Error) -> Error {
-    Error::invalid(format!("invalid archive: {error}"))
+    Error::invalid(format!(
+        "invalid archive: {}",
+        crate::images::tarball::printable(&error.to_string())
+    ))
 }
 
 /// A name of the archive without leading slashes and dots; one that climbs out is refused.

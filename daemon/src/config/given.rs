@@ -115,6 +115,45 @@ pub(crate) struct Flags {
     /// Default IPC mode: private or shareable [default: private]
     #[arg(long, value_name = "MODE")]
     pub(super) default_ipc_mode: Option<String>,
+    /// Run an init in containers that do not say otherwise [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) init: Option<bool>,
+    /// Program of that init, linked statically [default: runc-lite]
+    #[arg(long, value_name = "FILE")]
+    pub(super) init_path: Option<PathBuf>,
+    /// Default cgroup namespace: private or host [default: private on cgroup v2]
+    #[arg(long, value_name = "MODE")]
+    pub(super) default_cgroupns_mode: Option<String>,
+    /// Let no container gain privileges unless it says otherwise [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) no_new_privileges: Option<bool>,
+    /// Default seccomp profile: a file, builtin or unconfined [default: builtin]
+    #[arg(long, value_name = "FILE")]
+    pub(super) seccomp_profile: Option<String>,
+    /// Option of the runtime's execution, may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) exec_opt: Vec<String>,
+    /// Form of the daemon's messages: text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) log_format: Option<String>,
+    /// Address on which Prometheus finds metrics
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(super) metrics_addr: Option<String>,
+    /// Encrypt TCP sockets [default: false; implied by --tlsverify]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) tls: Option<bool>,
+    /// Encrypt TCP sockets, and let in only clients with a certificate of the CA
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) tlsverify: Option<bool>,
+    /// Certificates of the CA that clients are checked against [default: ~/.docker/ca.pem]
+    #[arg(long, value_name = "FILE")]
+    pub(super) tlscacert: Option<PathBuf>,
+    /// The daemon's certificate [default: ~/.docker/cert.pem]
+    #[arg(long, value_name = "FILE")]
+    pub(super) tlscert: Option<PathBuf>,
+    /// Its key [default: ~/.docker/key.pem]
+    #[arg(long, value_name = "FILE")]
+    pub(super) tlskey: Option<PathBuf>,
     /// Stop all containers, this installation's daemons and its network, then end; for the host's shutdown
     #[arg(long)]
     pub(super) stop_all: bool,
@@ -179,6 +218,19 @@ pub(super) struct File {
     pub(super) default_shm_size: Option<String>,
     pub(super) default_ulimits: BTreeMap<String, FileUlimit>,
     pub(super) default_ipc_mode: Option<String>,
+    pub(super) init: Option<bool>,
+    pub(super) init_path: Option<PathBuf>,
+    pub(super) default_cgroupns_mode: Option<String>,
+    pub(super) no_new_privileges: Option<bool>,
+    pub(super) seccomp_profile: Option<String>,
+    pub(super) exec_opts: Vec<String>,
+    pub(super) log_format: Option<String>,
+    pub(super) metrics_addr: Option<String>,
+    pub(super) tls: Option<bool>,
+    pub(super) tlsverify: Option<bool>,
+    pub(super) tlscacert: Option<PathBuf>,
+    pub(super) tlscert: Option<PathBuf>,
+    pub(super) tlskey: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::attach::Connection;
 use super::record::{self, Held, Record};
 use super::state::{Exited, Failure, Running, State};
+use super::why::Asked;
 use super::{Handle, Order, QUEUE, Shared, View, restart};
 use crate::App;
 use crate::backend::TRACE;
@@ -32,10 +33,11 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
 pub(crate) enum Command {
     /// Start it; not modified if it runs.
     Start(Reply<()>),
-    /// Send a signal to the init process. `stops` says that a user wants it down.
+    /// Send a signal to the init process. `stops` says that a user wants it down, `asked` who asks.
     Kill {
         signal: u32,
         stops: bool,
+        asked: Asked,
         reply: Reply<()>,
     },
     /// Attach now if it runs, at its next start if not.
@@ -101,6 +103,10 @@ pub(super) struct Actor {
     pub(super) removed: bool,
     /// Nobody knows what came of the last start.
     pub(super) unsure: bool,
+    /// The last signal that was sent to the running task, and for whom.
+    pub(super) asked: Option<(u32, Asked)>,
+    /// Looks after its health while it runs.
+    pub(super) monitor: Option<super::health::Monitor>,
 }
 
 /// Starts the owner of a record.
@@ -120,7 +126,9 @@ pub(super) fn spawn(app: Arc<App>, record: Record, confirmed: bool) -> Handle {
         view: watch::channel(view).0,
         commands: sender,
         execs: Mutex::default(),
+        health: super::health::Cell::default(),
     });
+    super::health::load(&app, &record, &shared.health);
     let actor = Actor {
         app,
         shared: shared.clone(),
@@ -136,6 +144,8 @@ pub(super) fn spawn(app: Arc<App>, record: Record, confirmed: bool) -> Handle {
         waiting: Vec::new(),
         removed: false,
         unsure: false,
+        asked: None,
+        monitor: None,
     };
     tokio::spawn(actor.run());
     Handle(shared)
@@ -168,8 +178,9 @@ impl Actor {
             Command::Kill {
                 signal,
                 stops,
+                asked,
                 reply,
-            } => drop(reply.send(self.kill(signal, stops).await)),
+            } => drop(reply.send(self.kill(signal, stops, asked).await)),
             Command::Attach { input, reply } => self.attach(input, reply).await,
             Command::Freeze { on, reply } => drop(reply.send(self.freeze(on).await)),
             Command::Rename { name, reply } => drop(reply.send(self.rename(name).await)),
@@ -199,7 +210,8 @@ impl Actor {
     }
 
     /// Shows the record to everybody.
-    pub(super) fn publish(&self) {
+    pub(super) fn publish(&mut self) {
+        super::health::follow(self);
         self.shared.view.send_replace(View {
             record: self.record.share(),
             exits: self.exits,
@@ -369,12 +381,15 @@ impl Actor {
             // News of a former task.
             return;
         }
+        let code = i64::from(exit.code);
+        let reason = self.why(&running, code).await;
         let exited = Exited {
             started_at: running.started_at.clone(),
             finished_at: exit.at,
-            code: exit.code.into(),
-            oom: running.oom,
+            code,
+            oom: running.oom || reason == proto::exit::OUT_OF_MEMORY,
             error: String::new(),
+            reason,
         };
         self.settle(exited).await;
     }
@@ -394,7 +409,7 @@ impl Actor {
                 pause: self.pause,
             },
         );
-        let code = exited.code;
+        let (code, reason) = (exited.code, exited.reason.clone());
         self.record.state = match policy {
             Some(_) => State::Restarting(exited),
             None if self.record.auto_remove() => State::Removing { code },
@@ -403,13 +418,14 @@ impl Actor {
         self.settled = false;
         self.publish();
         self.answer(Ok(()));
-        self.emit(
-            "die",
-            &[
-                ("exitCode", code.to_string()),
-                ("execDuration", ran.as_secs().to_string()),
-            ],
-        );
+        let mut told = vec![
+            ("exitCode", code.to_string()),
+            ("execDuration", ran.as_secs().to_string()),
+        ];
+        if !reason.is_empty() {
+            told.push(("exitReason", reason));
+        }
+        self.emit("die", &told);
         // Durable before containerd may forget it. Of one that goes away now nobody will ask: a daemon that dies here finds it
         // without a task, and removes it all the same.
         if !matches!(self.record.state, State::Removing { .. }) {

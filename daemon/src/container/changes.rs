@@ -6,11 +6,12 @@ use super::actor::{Actor, Reply};
 use super::attach::{Connection, Files};
 use super::restart;
 use super::state::State;
+use super::why::Asked;
 use crate::backend::{QUICK, SLOW, within};
 use crate::error::{During, Error, Result};
 
 impl Actor {
-    pub(super) async fn kill(&mut self, signal: u32, stops: bool) -> Result<()> {
+    pub(super) async fn kill(&mut self, signal: u32, stops: bool, asked: Asked) -> Result<()> {
         if let State::Restarting(exited) = &self.record.state {
             if !stops {
                 return Err(self.not_running());
@@ -37,6 +38,11 @@ impl Actor {
             signal,
             all: false,
         };
+        let asked = match self.app.stopping() {
+            true => Asked::Shutdown,
+            false => asked,
+        };
+        let before = self.asked.replace((signal, asked));
         let sent = within(QUICK, self.app.backend.tasks().kill(request)).await;
         match sent {
             Ok(()) => {}
@@ -44,6 +50,7 @@ impl Actor {
             Err(e) if e.is_not_found() => return Ok(()),
             Err(e) if e.message().contains("process already finished") => return Ok(()),
             Err(e) => {
+                self.asked = before;
                 return Err(e.during(format!("Cannot kill container: {}", self.record.id)));
             }
         }
@@ -129,6 +136,7 @@ impl Actor {
         }
         let limits = resources::updated(&self.record.host.resources, &body.resources);
         resources::check(&limits)?;
+        resources::check_sets(&limits)?;
         if !body.restart_policy.name.is_empty() {
             restart::check(&body.restart_policy)?;
             if self.record.auto_remove() && body.restart_policy.name != "no" {

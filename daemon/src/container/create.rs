@@ -11,12 +11,13 @@ use proto::engine::{Config, ContainerCreateBody, ContainerCreated, HostConfig, I
 
 use super::record::{self, Record};
 use super::state::State;
-use super::{actor, name, plumbing, restart, signal};
+use super::{actor, health, name, plumbing, restart, signal};
 use crate::App;
 use crate::backend::{SLOW, within};
 use crate::clock;
 use crate::error::{During, Error, Result};
 use crate::images::reference::{self, Reference};
+use crate::metrics::Action;
 use crate::spec::{self, Security, capabilities, resources};
 
 /// Label of a snapshot that belongs to a container of ours.
@@ -31,6 +32,7 @@ pub(crate) async fn create(
     wanted_name: &str,
     body: ContainerCreateBody,
 ) -> Result<ContainerCreated> {
+    let began = std::time::Instant::now();
     let mut config = body.config;
     let mut host = body.host_config.unwrap_or_default();
     if config == Config::default() {
@@ -54,7 +56,7 @@ pub(crate) async fn create(
     let image_config = image.config();
     let image_volumes = image_config.volumes.clone();
     merge(&mut config, &image_config);
-    check_config(&config, &mut warnings)?;
+    check_config(&config)?;
     let (path, args) = command(&config)?;
     let id = crate::random::id();
     if config.hostname.is_empty() && host.uts_mode != "host" {
@@ -87,7 +89,10 @@ pub(crate) async fn create(
     };
     let (id, name) = (record.id.clone(), record.name.clone());
     match make(app, record, &image_volumes).await {
-        Ok(()) => Ok(ContainerCreated { id, warnings }),
+        Ok(()) => {
+            app.counters.took(Action::Create, began.elapsed());
+            Ok(ContainerCreated { id, warnings })
+        }
         Err(e) => {
             app.containers.release(&name, &id);
             Err(e)
@@ -214,9 +219,7 @@ fn merge(config: &mut Config, image: &ImageConfig) {
     if config.stop_signal.is_empty() {
         config.stop_signal.clone_from(&image.stop_signal);
     }
-    if config.healthcheck.is_none() {
-        config.healthcheck.clone_from(&image.healthcheck);
-    }
+    health::merge(&mut config.healthcheck, image.healthcheck.as_ref());
     if config.shell.is_none() {
         config.shell = some(&image.shell);
     }
@@ -240,7 +243,7 @@ fn command(config: &Config) -> Result<(String, Vec<String>)> {
     }
 }
 
-fn check_config(config: &Config, warnings: &mut Vec<String>) -> Result<()> {
+fn check_config(config: &Config) -> Result<()> {
     if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
         return Err(Error::invalid(format!(
             "the working directory '{}' is invalid, it needs to be an absolute path",
@@ -266,15 +269,7 @@ fn check_config(config: &Config, warnings: &mut Vec<String>) -> Result<()> {
             config.hostname
         )));
     }
-    let probed = config
-        .healthcheck
-        .as_ref()
-        .and_then(|health| health.test.first())
-        .is_some_and(|first| first != "NONE");
-    if probed {
-        warnings.push("Health checks are not run yet; the container has no health status".into());
-    }
-    Ok(())
+    health::check(config)
 }
 
 /// Checks the host's part and puts the defaults in that inspect shows.
@@ -289,11 +284,13 @@ fn check_host(app: &App, host: &mut HostConfig, warnings: &mut Vec<String>) -> R
         ));
     }
     resources::check(&host.resources)?;
+    resources::check_sets(&host.resources)?;
     host.resources.memory_swap = resources::swap(&host.resources);
     capabilities::check(host.cap_add.as_deref().unwrap_or_default())?;
     capabilities::check(host.cap_drop.as_deref().unwrap_or_default())?;
     Security::parse(host.security_opt.as_deref().unwrap_or_default())?;
     check_modes(host)?;
+    super::init::check(&app.config, host)?;
     if host.log_config.kind.is_empty() {
         host.log_config.kind.clone_from(&app.config.log_driver);
         if host.log_config.config.is_empty() {
@@ -306,9 +303,9 @@ fn check_host(app: &App, host: &mut HostConfig, warnings: &mut Vec<String>) -> R
         options.map(|(key, value)| (key.as_str(), value.as_str())),
     )?;
     if host.runtime.is_empty() {
-        host.runtime.clone_from(&app.config.default_runtime);
+        host.runtime.clone_from(&app.live().default_runtime);
     }
-    if !app.config.runtimes.contains_key(&host.runtime) {
+    if !app.live().runtimes.contains_key(&host.runtime) {
         return Err(Error::invalid(format!(
             "unknown or invalid runtime name: {}",
             host.runtime
@@ -324,9 +321,10 @@ fn check_host(app: &App, host: &mut HostConfig, warnings: &mut Vec<String>) -> R
         host.ipc_mode.clone_from(&app.config.ipc_mode);
     }
     if host.cgroupns_mode.is_empty() {
-        host.cgroupns_mode = match super::start::cgroup_v2() {
-            true => "private".into(),
-            false => "host".into(),
+        host.cgroupns_mode = match (&app.config.cgroupns_mode, super::start::cgroup_v2()) {
+            (Some(mode), _) => mode.clone(),
+            (None, true) => "private".into(),
+            (None, false) => "host".into(),
         };
     }
     if host.privileged {
@@ -389,11 +387,6 @@ fn check_modes(host: &HostConfig) -> Result<()> {
     match host.isolation.as_str() {
         "" | "default" => {}
         mode => return refuse("isolation", mode),
-    }
-    if host.init == Some(true) {
-        return Err(Error::unimplemented(
-            "init in a container is not supported yet",
-        ));
     }
     if !host.storage_opt.is_empty() {
         return Err(Error::unimplemented(

@@ -21,12 +21,10 @@ use tokio::sync::watch;
 use super::Handle;
 use super::attach::{Connection, Files};
 use super::record::Record;
-use super::rootfs::Accounts;
 use super::state::State;
 use crate::App;
 use crate::backend::{QUICK, SLOW, within};
 use crate::error::{During, Error, Result};
-use crate::spec::{self, capabilities};
 
 /// How many ended execs of one container are remembered for good, and how many at most while their ends are fresh.
 const REMEMBERED: usize = 64;
@@ -60,6 +58,8 @@ pub(crate) struct Exec {
     pub(super) ended_at: OnceLock<Instant>,
     /// Held while its file is written, since start and exit may both be at it; true once the file shall not come back.
     pub(super) dropped: Mutex<bool>,
+    /// A health check: nobody but its monitor asks for it.
+    pub(super) probe: bool,
 }
 
 impl Exec {
@@ -117,6 +117,21 @@ impl Exec {
 
 /// Makes an exec in a running container; nothing runs yet.
 pub(crate) fn create(app: &App, handle: &Handle, config: ExecConfig) -> Result<Arc<Exec>> {
+    make(app, handle, config, false)
+}
+
+/// Makes the exec of a health check. It is forgotten when it ends.
+pub(super) fn create_probe(app: &App, handle: &Handle, config: ExecConfig) -> Result<Arc<Exec>> {
+    make(app, handle, config, true)
+}
+
+/// Forgets the exec of a health check.
+pub(super) fn drop_probe(app: &App, handle: &Handle, exec: &Exec) {
+    handle.execs().remove(&exec.id);
+    exec.drop_file(app);
+}
+
+fn make(app: &App, handle: &Handle, config: ExecConfig, probe: bool) -> Result<Arc<Exec>> {
     if config.cmd.as_ref().is_none_or(Vec::is_empty) {
         return Err(Error::invalid("No exec command specified"));
     }
@@ -134,6 +149,7 @@ pub(crate) fn create(app: &App, handle: &Handle, config: ExecConfig) -> Result<A
         stage: watch::channel(Stage::Created).0,
         ended_at: OnceLock::new(),
         dropped: Mutex::default(),
+        probe,
     });
     let mut execs = handle.execs();
     forget_old(app, &mut execs);
@@ -266,7 +282,7 @@ async fn attempt(
     if talks {
         files.prepare(input)?;
     }
-    let process = describe(app, record, &exec.config, console).await?;
+    let process = super::exec_spec::describe(app, record, &exec.config, console).await?;
     let mut request = tasks::ExecProcessRequest {
         container_id: record.id.clone(),
         exec_id: exec.id.clone(),
@@ -316,65 +332,6 @@ async fn attempt(
     Ok(connection)
 }
 
-/// The process section of an exec: the container's own, but for what the exec says.
-async fn describe(
-    app: &App,
-    record: &Record,
-    config: &ExecConfig,
-    console: Option<[u32; 2]>,
-) -> Result<Vec<u8>> {
-    let pid = match &record.state {
-        State::Running(running) => running.pid,
-        _ => {
-            return Err(Error::conflict(format!(
-                "container {} is not running",
-                record.id
-            )));
-        }
-    };
-    let user = match config.user.as_str() {
-        "" => record.config.user.clone(),
-        given => given.to_owned(),
-    };
-    let accounts = tokio::task::spawn_blocking(move || Accounts::of_process(pid))
-        .await
-        .map_err(|e| Error::internal(format!("read the accounts of the container: {e}")))??;
-    let host = &record.host;
-    let added = host.group_add.as_deref().unwrap_or_default();
-    let user = spec::user::resolve(&user, &accounts.passwd, &accounts.group, added)?;
-    let capabilities = capabilities::of(
-        host.privileged || config.privileged,
-        host.cap_add.as_deref().unwrap_or_default(),
-        host.cap_drop.as_deref().unwrap_or_default(),
-        &capabilities::held(),
-    )?;
-    let env = spec::process::environment(
-        &record.config.hostname,
-        config.tty,
-        record.config.env.as_deref().unwrap_or_default(),
-    );
-    let security = spec::Security::parse(host.security_opt.as_deref().unwrap_or_default())?;
-    let process = spec::process::build(spec::process::Wanted {
-        args: config.cmd.clone().unwrap_or_default(),
-        env: spec::process::overlay(env, config.env.as_deref().unwrap_or_default()),
-        cwd: match config.working_dir.as_str() {
-            "" => &record.config.working_dir,
-            given => given,
-        },
-        tty: config.tty,
-        console: console.or(config.console_size).unwrap_or_default(),
-        user,
-        capabilities: &capabilities,
-        no_new_privileges: security.no_new_privileges,
-        oom_score_adj: host.oom_score_adj,
-        rlimits: spec::process::rlimits(
-            &app.config.default_ulimits,
-            host.resources.ulimits.as_deref().unwrap_or_default(),
-        )?,
-    })?;
-    serde_json::to_vec(&process).map_err(|e| Error::internal(format!("encode the process: {e}")))
-}
-
 /// An exec has ended: its state and an event say so at once; containerd and the disk forget it afterwards.
 pub(crate) fn exited(app: &Arc<App>, handle: &Handle, id: &str, pid: u32, code: u32) {
     let exec = handle.execs().get(id).cloned();
@@ -382,7 +339,9 @@ pub(crate) fn exited(app: &Arc<App>, handle: &Handle, id: &str, pid: u32, code: 
         && exec.ended(code.into(), pid)
     {
         emit(app, &handle.record(), "exec_die", exec, Some(code.into()));
-        if let Err(e) = exec.keep(app, handle.id()) {
+        if exec.probe {
+            drop_probe(app, handle, exec);
+        } else if let Err(e) = exec.keep(app, handle.id()) {
             tracing::warn!("exec {id}: {e}");
         }
     }

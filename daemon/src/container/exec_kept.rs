@@ -23,6 +23,8 @@ struct Kept {
     container: String,
     config: ExecConfig,
     stage: Stage,
+    #[serde(default)]
+    probe: bool,
     #[serde(flatten)]
     other: BTreeMap<String, serde_json::Value>,
 }
@@ -46,6 +48,7 @@ impl Exec {
             container: container.to_owned(),
             config: self.config.clone(),
             stage: self.stage(),
+            probe: self.probe,
             other: BTreeMap::new(),
         };
         let body =
@@ -87,6 +90,7 @@ pub(crate) fn load(app: &App, containers: &Containers) {
                     stage: watch::channel(kept.stage).0,
                     ended_at: OnceLock::new(),
                     dropped: Mutex::default(),
+                    probe: kept.probe,
                 };
                 handle.execs().insert(kept.id, Arc::new(exec));
             }

@@ -77,7 +77,7 @@ pub(super) fn runtime(app: &App, given: &Runtime, foreign: bool) -> container::R
 }
 
 /// A program of ours that lies beside this one.
-fn beside(name: &str) -> Option<PathBuf> {
+pub(super) fn beside(name: &str) -> Option<PathBuf> {
     let own = std::env::current_exe().ok()?;
     Some(own.with_file_name(name)).filter(|path| path.is_file())
 }

@@ -25,13 +25,16 @@ pub(crate) fn inspect(app: &App, handle: &Handle) -> ContainerInspect {
         created: record.created.clone(),
         path: record.path.clone(),
         args: record.args.clone(),
-        state: record.state.inspect(),
+        state: proto::engine::State {
+            health: handle.health().get().map(|health| health.inspect()),
+            ..record.state.inspect()
+        },
         image: record.image.clone(),
         resolv_conf_path: file("resolv.conf"),
         hostname_path: file("hostname"),
         hosts_path: file("hosts"),
         log_path: match record.host.log_config.kind.as_str() {
-            "json-file" => crate::logs::path(&app.config, &record.id)
+            kind if crate::logs::is_file(kind) => crate::logs::path(&app.config, &record.id)
                 .to_string_lossy()
                 .into_owned(),
             _ => String::new(),

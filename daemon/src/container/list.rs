@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use proto::engine::{ContainerSummary, SummaryHostConfig, SummaryNetworks};
+use proto::engine::{ContainerSummary, HealthSummary, SummaryHostConfig, SummaryNetworks};
 use regex::Regex;
 
+use super::health::Status;
 use super::state::State;
 use super::{Handle, Record};
 use crate::App;
@@ -77,7 +78,8 @@ pub(crate) async fn list(app: &App, wanted: &Wanted) -> Result<Vec<ContainerSumm
                 .as_ref()
                 .is_none_or(|ids| ids.contains(&record.image))
             && is_named(&patterns, &record.name)
-            && matches(app, filters, &record);
+            && matches(app, filters, &record)
+            && filters.any("health", |wanted| wanted == health_word(&handle));
         if good {
             found.push((moment, handle));
         }
@@ -154,7 +156,6 @@ fn matches(app: &App, filters: &Filters, record: &Record) -> bool {
             let mut each = points.iter();
             each.any(|p| p.name == wanted || p.destination == wanted || p.source == wanted)
         })
-        && filters.any("health", |health| health == "none")
         && filters.any("expose", |port| exposes(record, port))
         && filters.any("publish", |_| false)
         && filters.any("is-task", |wanted| matches!(wanted, "false" | "0"))
@@ -186,6 +187,12 @@ fn exposes(record: &Record, wanted: &str) -> bool {
     record.config.exposed_ports.contains_key(&wanted)
 }
 
+/// The state of its health as the filter names it.
+fn health_word(handle: &Handle) -> &'static str {
+    let known = handle.health().get();
+    known.map_or("none", |health| health.status.word())
+}
+
 fn summary(app: &App, handle: &Handle, now: i64) -> ContainerSummary {
     let view = handle.view();
     let record = &view.record;
@@ -197,7 +204,17 @@ fn summary(app: &App, handle: &Handle, now: i64) -> ContainerSummary {
             false => command.push_str(argument),
         }
     }
+    let health = handle.health().get();
     let mut status = record.state.sentence(now);
+    if let (State::Running(running), Some(health)) = (&record.state, &health)
+        && !running.paused
+    {
+        status.push_str(match health.status {
+            Status::Starting => " (health: starting)",
+            Status::Healthy => " (healthy)",
+            Status::Unhealthy => " (unhealthy)",
+        });
+    }
     if !view.confirmed {
         status.push_str(" (unconfirmed)");
     }
@@ -216,6 +233,10 @@ fn summary(app: &App, handle: &Handle, now: i64) -> ContainerSummary {
             network_mode: record.host.network_mode.clone(),
             annotations: record.host.annotations.clone(),
         },
+        health: Some(HealthSummary {
+            status: health.as_ref().map_or("none", |h| h.status.word()).into(),
+            failing_streak: health.map_or(0, |h| h.streak),
+        }),
         network_settings: SummaryNetworks {
             networks: super::plumbing::settings(app, record).networks,
         },

@@ -19,7 +19,10 @@ mod changes;
 pub(crate) mod create;
 pub(crate) mod exec;
 pub(crate) mod exec_kept;
+mod exec_spec;
 mod foreign;
+pub(crate) mod health;
+mod init;
 pub(crate) mod inspect;
 pub(crate) mod list;
 mod lost;
@@ -36,6 +39,7 @@ pub(crate) mod state;
 pub(crate) mod stats;
 pub(crate) mod stop;
 pub(crate) mod top;
+pub(crate) mod why;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -83,6 +87,7 @@ struct Shared {
     view: watch::Sender<View>,
     commands: mpsc::Sender<Order>,
     execs: Mutex<BTreeMap<String, Arc<exec::Exec>>>,
+    health: health::Cell,
 }
 
 impl Handle {
@@ -150,6 +155,11 @@ impl Handle {
                 self.id()
             ))),
         }
+    }
+
+    /// How it is, where it has a health check.
+    pub(crate) fn health(&self) -> &health::Cell {
+        &self.0.health
     }
 
     /// The execs of this container.

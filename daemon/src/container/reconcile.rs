@@ -9,6 +9,7 @@ use super::attach::Files;
 use super::lost::Failure;
 use super::restart;
 use super::state::{Exited, Running, State};
+use super::why;
 use crate::backend::{QUICK, within};
 use crate::clock;
 use crate::error::{Error, Result};
@@ -84,9 +85,9 @@ impl Actor {
             (State::Running(running), None) => {
                 let boot = super::start::boot_id();
                 let error = if running.boot_id == boot {
-                    "the task is unknown to containerd; its exit code is lost"
+                    why::LOST
                 } else {
-                    "the host was restarted"
+                    why::REBOOT
                 };
                 self.settle(Exited {
                     started_at: running.started_at,
@@ -94,6 +95,7 @@ impl Actor {
                     code: 255,
                     oom: running.oom,
                     error: error.into(),
+                    reason: error.into(),
                 })
                 .await;
             }

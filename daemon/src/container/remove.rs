@@ -12,6 +12,7 @@ use super::state::State;
 use crate::backend::{QUICK, SLOW, within};
 use crate::clock;
 use crate::error::{During, Error, Result};
+use crate::metrics::Action;
 
 /// How long a killed container may take to be gone.
 const AFTER_KILL: Duration = Duration::from_secs(10);
@@ -20,6 +21,7 @@ impl Actor {
     /// Removes the container. From the moment the record says Removing there is no way back: what fails is tried again by
     /// the next remove or the next start of the daemon.
     pub(super) async fn remove(&mut self, force: bool, volumes: bool) -> Result<()> {
+        let began = std::time::Instant::now();
         if let State::Running(running) = &self.record.state {
             let (word, advice) = match running.paused {
                 true => ("paused", "unpause and then stop"),
@@ -57,6 +59,7 @@ impl Actor {
             .forget(&self.record.id, &self.record.name);
         self.removed = true;
         self.publish();
+        self.app.counters.took(Action::Delete, began.elapsed());
         self.emit("destroy", &[]);
         Ok(())
     }
@@ -122,6 +125,7 @@ impl Actor {
             .during(|| format!("remove the snapshot of container {id}"))?;
         super::plumbing::release_volumes(&self.app, &self.record, volumes).await?;
         super::exec_kept::drop_kept(&self.app, &super::Handle(self.shared.clone()));
+        super::health::forget(&self.app, &id);
         let dir = self.app.config.container_dir(&id);
         match std::fs::remove_dir_all(&dir) {
             Ok(()) => {}

@@ -36,8 +36,14 @@ pub(super) struct Failed {
 
 /// Starts the container's task.
 pub(super) async fn launch(actor: &mut Actor) -> std::result::Result<Running, Failed> {
+    let began = std::time::Instant::now();
+    actor.asked = None;
     match attempt(actor).await {
-        Ok(running) => Ok(running),
+        Ok(running) => {
+            let counters = &actor.app.counters;
+            counters.took(crate::metrics::Action::Start, began.elapsed());
+            Ok(running)
+        }
         Err(lost::Failure::Refused(error)) => {
             // Whatever is killed now has not run.
             Files::of(&actor.app.config, &actor.record.id).forget_asked();
@@ -103,7 +109,8 @@ async fn create_task(
     spec: Vec<u8>,
     mut request: tasks::CreateTaskRequest,
 ) -> std::result::Result<Made, lost::Failure> {
-    let ours = app.config.runtimes.get(&record.runtime);
+    let live = app.live();
+    let ours = live.runtimes.get(&record.runtime);
     if ours.is_none_or(super::foreign::is_ours) {
         record_in_containerd(app, record, spec.clone(), false).await?;
         match lost::create(app, request.clone()).await {
@@ -168,7 +175,7 @@ fn stdin(record: &Record, files: &Files) -> String {
 fn stdout(app: &App, record: &Record, files: &Files) -> String {
     let socket = files.socket.to_string_lossy();
     let log = &record.host.log_config;
-    if log.kind != "json-file" {
+    if !crate::logs::is_file(&log.kind) {
         return format!("attach://{socket}");
     }
     let path = crate::logs::path(&app.config, &record.id);
@@ -177,15 +184,8 @@ fn stdout(app: &App, record: &Record, files: &Files) -> String {
         crate::logs::escape(&path.to_string_lossy()),
         crate::logs::escape(&socket)
     );
-    for key in ["max-size", "max-file"] {
-        let value = log.config.get(key).filter(|value| *value != "-1");
-        if let Some(value) = value {
-            let value = match crate::config::parse_size(value) {
-                Some(bytes) if key == "max-size" => bytes.to_string(),
-                _ => value.clone(),
-            };
-            uri.push_str(&format!("&{key}={value}"));
-        }
+    for (key, value) in crate::logs::limits(&log.kind, &log.config) {
+        uri.push_str(&format!("&{key}={value}"));
     }
     let attributes = crate::logs::attributes(record);
     if !attributes.is_empty()
@@ -217,16 +217,20 @@ async fn describe(app: &App, record: &Record, rootfs: &[Mount]) -> Result<Vec<u8
     )?;
     let (network, mut mounts) = super::plumbing::endpoint(app, record).await?;
     mounts.extend(super::plumbing::mounts(app, record).await?);
+    let (path, args, init) = super::init::wrap(&app.config, record)?;
+    mounts.extend(init);
     let ipc = ipc(app, record)?;
     let shm = shm(app, record)?;
+    let security = spec::security_options(&app.config, host);
     let held = spec::capabilities::held();
     let hostname = rustix::system::uname();
     let spec = spec::build(spec::Input {
         id: &record.id,
-        path: &record.path,
-        args: &record.args,
+        path: &path,
+        args: &args,
         config: &record.config,
         host,
+        security: &security,
         user,
         mounts,
         network,
@@ -354,7 +358,8 @@ async fn record_in_containerd(
     spec: Vec<u8>,
     foreign: bool,
 ) -> Result<()> {
-    let runtime = app.config.runtimes.get(&record.runtime).ok_or_else(|| {
+    let live = app.live();
+    let runtime = live.runtimes.get(&record.runtime).ok_or_else(|| {
         Error::invalid(format!(
             "unknown or invalid runtime name: {}",
             record.runtime

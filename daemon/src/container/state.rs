@@ -79,6 +79,9 @@ pub(crate) struct Exited {
     /// What went wrong, for people.
     #[serde(default)]
     pub(crate) error: String,
+    /// Why it ended, for people; empty when nobody knows more than the code.
+    #[serde(default)]
+    pub(crate) reason: String,
 }
 
 impl State {
@@ -138,6 +141,7 @@ impl State {
                 shown.running = shown.restarting;
                 shown.oom_killed = exited.oom;
                 shown.error = exited.error.clone();
+                shown.exit_reason = exited.reason.clone();
                 shown.started_at = exited.started_at.clone();
                 shown.finished_at = exited.finished_at.clone();
             }
@@ -155,17 +159,17 @@ impl State {
                 let paused = if running.paused { " (Paused)" } else { "" };
                 format!("Up {}{paused}", since(&running.started_at))
             }
-            Self::Restarting(exited) => format!(
-                "Restarting ({}) {} ago",
-                exited.code,
-                since(&exited.finished_at)
-            ),
-            Self::Exited(exited) => {
-                format!(
-                    "Exited ({}) {} ago",
-                    exited.code,
-                    since(&exited.finished_at)
-                )
+            Self::Restarting(exited) | Self::Exited(exited) => {
+                let word = match self {
+                    Self::Restarting(_) => "Restarting",
+                    _ => "Exited",
+                };
+                let ago = since(&exited.finished_at);
+                let why = match super::why::short(&exited.reason) {
+                    "" => String::new(),
+                    why => format!(" ({why})"),
+                };
+                format!("{word} ({}) {ago} ago{why}", exited.code)
             }
             Self::Removing { .. } => "Removal In Progress".into(),
         }
@@ -184,6 +188,7 @@ mod tests {
             code: 7,
             oom: false,
             error: String::new(),
+            reason: String::new(),
         };
         let now = clock::unix("2020-01-01T01:01:00Z");
         let state = State::Exited(exited.clone());

@@ -7,6 +7,7 @@ use proto::error::ErrorKind;
 
 use super::actor::Actor;
 use super::state::State;
+use super::why::Asked;
 use super::{Command, Handle, View, attach::Files};
 use crate::App;
 use crate::backend::{QUICK, SLOW, within};
@@ -24,6 +25,7 @@ pub(crate) async fn stop(
     handle: &Handle,
     signal: Option<u32>,
     seconds: Option<i64>,
+    asked: Asked,
 ) -> Result<()> {
     let before = handle.view();
     match before.record.state {
@@ -34,8 +36,7 @@ pub(crate) async fn stop(
     let seconds = seconds
         .or(before.record.config.stop_timeout)
         .unwrap_or(DEFAULT);
-    let asked = kill(handle, signal, true).await;
-    if let Err(e) = asked {
+    if let Err(e) = kill(handle, signal, true, asked).await {
         // It may have ended between the look and the signal.
         return if handle.view().exits > before.exits {
             Ok(())
@@ -52,7 +53,11 @@ pub(crate) async fn stop(
             "container {} did not end within {seconds} s of signal {signal}: killing it",
             handle.id()
         );
-        kill(handle, 9, true).await?;
+        let late = match asked {
+            Asked::User => Asked::StopTimeout { seconds, signal },
+            other => other,
+        };
+        kill(handle, 9, true, late).await?;
         if !ended(handle, before.exits, AFTER_KILL).await {
             return Err(Error::internal(format!(
                 "container {} did not end within {} s of SIGKILL",
@@ -73,8 +78,9 @@ pub(crate) async fn restart(
     handle: &Handle,
     signal: Option<u32>,
     seconds: Option<i64>,
+    asked: Asked,
 ) -> Result<()> {
-    match stop(app, handle, signal, seconds).await {
+    match stop(app, handle, signal, seconds, asked).await {
         Err(e) if e.kind() != ErrorKind::NotModified => return Err(e),
         _ => {}
     }
@@ -89,11 +95,12 @@ pub(crate) async fn restart(
 }
 
 /// Sends a signal; `stops` says that the user wants it down.
-pub(crate) async fn kill(handle: &Handle, signal: u32, stops: bool) -> Result<()> {
+pub(crate) async fn kill(handle: &Handle, signal: u32, stops: bool, asked: Asked) -> Result<()> {
     handle
         .ask(|reply| Command::Kill {
             signal,
             stops,
+            asked,
             reply,
         })
         .await

@@ -27,12 +27,12 @@ pub(crate) mod progress;
 pub(crate) mod reference;
 mod remove;
 mod save;
-mod tarball;
+pub(crate) mod tarball;
 pub(crate) mod unpack;
 pub(crate) mod write;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use oci_spec::image::{Descriptor, ImageManifest};
 use proto::containerd::services::images::v1 as wire;
@@ -113,7 +113,7 @@ impl Named {
 #[derive(Debug, Clone)]
 pub(crate) struct Images {
     backend: Backend,
-    registries: Registries,
+    registries: Arc<RwLock<Arc<Registries>>>,
     known: Arc<Mutex<HashMap<String, Arc<Image>>>>,
     sizes: Arc<Mutex<HashMap<String, i64>>>,
     busy: Busy,
@@ -126,7 +126,7 @@ impl Images {
     pub(crate) async fn open(config: &Config, _db: &Db, backend: &Backend) -> Result<Self> {
         Ok(Self {
             backend: backend.clone(),
-            registries: Registries::new(config)?,
+            registries: Arc::new(RwLock::new(Arc::new(Registries::new(config)?))),
             known: Arc::default(),
             sizes: Arc::default(),
             busy: Busy::default(),
@@ -139,9 +139,22 @@ impl Images {
         &self.backend
     }
 
+    /// Takes over what a changed configuration says of registries.
+    pub(crate) fn reload(&self, config: &Config) -> Result<()> {
+        let next = Arc::new(Registries::new(config)?);
+        *self
+            .registries
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(())
+    }
+
     /// The registries.
-    pub(crate) fn registries(&self) -> &Registries {
-        &self.registries
+    pub(crate) fn registries(&self) -> Arc<Registries> {
+        self.registries
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Ends the leases of a former daemon whose work nobody takes up. Those made since this one's start are left alone.

@@ -133,8 +133,27 @@ pub(crate) fn stays_inside(path: &[u8]) -> bool {
 pub(crate) fn broken(what: &str) -> impl Fn(io::Error) -> Error + '_ {
     move |error| match error.kind() {
         io::ErrorKind::UnexpectedEof => Error::invalid(format!("{what}: unexpected EOF")),
-        _ => Error::invalid(format!("{what}: {error}")),
+        _ => Error::invalid(format!("{what}: {}", printable(&error.to_string()))),
     }
+}
+
+/// What a library says of bytes that are no archive, without the bytes: it quotes them as they are.
+pub(crate) fn printable(text: &str) -> String {
+    let mut out: String = text
+        .chars()
+        .map(|c| {
+            if c.is_control() || c == '\u{fffd}' {
+                '?'
+            } else {
+                c
+            }
+        })
+        .take(200)
+        .collect();
+    while out.contains("??") {
+        out = out.replace("??", "?");
+    }
+    out
 }
 
 #[cfg(test)]

@@ -17,6 +17,45 @@ pub(crate) fn path(config: &Config, id: &str) -> PathBuf {
     config.container_dir(id).join(format!("{id}-json.log"))
 }
 
+/// Docker's two drivers whose logs can be read: one format of its own, and one that is nobody else's business, for which ours
+/// takes the same.
+const JSON_FILE: &str = "json-file";
+const LOCAL: &str = "local";
+
+/// Whether the shim writes a file that can be read again.
+pub(crate) fn is_file(driver: &str) -> bool {
+    matches!(driver, JSON_FILE | LOCAL)
+}
+
+/// How a log is bounded when nobody says: size of a part and number of parts. Docker leaves json-file without a bound.
+pub(crate) fn bound(driver: &str) -> [(&'static str, &'static str); 2] {
+    match driver {
+        LOCAL => [("max-size", "20m"), ("max-file", "5")],
+        _ => [("max-size", "100m"), ("max-file", "3")],
+    }
+}
+
+/// The size of a part and the number of parts of a container's log, as the shim takes them. A size of `-1` is no bound.
+pub(crate) fn limits(
+    driver: &str,
+    options: &BTreeMap<String, String>,
+) -> Vec<(&'static str, String)> {
+    let [(size_key, size), (files_key, files)] = bound(driver);
+    let own = |key: &str| options.get(key).map(String::as_str);
+    // json-file with a size of its own has one part unless it says so, as in Docker.
+    let files = match own(size_key) {
+        Some(_) if driver == JSON_FILE => "1",
+        _ => files,
+    };
+    let files = own(files_key).unwrap_or(files).to_owned();
+    let size = own(size_key).unwrap_or(size);
+    let bytes = crate::config::parse_size(size).filter(|bytes| *bytes > 0);
+    match bytes {
+        None => Vec::new(),
+        Some(bytes) => vec![(size_key, bytes.to_string()), (files_key, files)],
+    }
+}
+
 /// What each record of the log carries by the options `labels`, `env` and `tag`.
 pub(crate) fn attributes(record: &Record) -> BTreeMap<String, String> {
     let options = &record.host.log_config.config;
@@ -25,7 +64,23 @@ pub(crate) fn attributes(record: &Record) -> BTreeMap<String, String> {
         let list: Vec<String> = list.split(',').map(|n| n.trim().to_owned()).collect();
         list
     };
+    let pattern = |key: &str| {
+        let text = options.get(key).filter(|text| !text.is_empty())?;
+        // Checked when the container was made.
+        regex::Regex::new(text).ok()
+    };
     let mut all = BTreeMap::new();
+    if let Some(pattern) = pattern("labels-regex") {
+        let labels = record.config.labels.iter();
+        let named = labels.filter(|(name, _)| pattern.is_match(name));
+        all.extend(named.map(|(name, value)| (name.clone(), value.clone())));
+    }
+    if let Some(pattern) = pattern("env-regex") {
+        let variables = record.config.env.iter().flatten();
+        let pairs = variables.filter_map(|variable| variable.split_once('='));
+        let named = pairs.filter(|(name, _)| pattern.is_match(name));
+        all.extend(named.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
     for name in names("labels") {
         if let Some(value) = record.config.labels.get(&name) {
             all.insert(name, value.clone());
@@ -93,11 +148,19 @@ pub(crate) fn check<'a>(
             "env",
             "env-regex",
             "tag",
+            "compress",
+            "mode",
+            "max-buffer-size",
+        ],
+        LOCAL => &[
+            "max-size",
+            "max-file",
+            "compress",
             "mode",
             "max-buffer-size",
         ],
         "none" => &["mode", "max-buffer-size"],
-        "journald" | "syslog" | "local" | "gelf" | "fluentd" | "awslogs" | "splunk" | "etwlogs"
+        "journald" | "syslog" | "gelf" | "fluentd" | "awslogs" | "splunk" | "etwlogs"
         | "gcplogs" => {
             return Err(Error::unimplemented(format!(
                 "log driver {driver} is not supported yet"
@@ -119,6 +182,8 @@ pub(crate) fn check<'a>(
             "max-size" => crate::config::parse_size(value).is_some_and(|n| n > 0) || value == "-1",
             "max-file" => value.parse::<u32>().is_ok_and(|n| n > 0),
             "mode" => value == "blocking",
+            "compress" => matches!(value, "false" | "0"),
+            "labels-regex" | "env-regex" => regex::Regex::new(value).is_ok(),
             _ => true,
         };
         if !good {
@@ -128,4 +193,38 @@ pub(crate) fn check<'a>(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_bounded_unless_somebody_says_otherwise() {
+        let limits = |driver: &str, given: &[(&str, &str)]| {
+            let given = given
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            let limits = limits(driver, &given.collect());
+            limits
+                .iter()
+                .map(|(k, v)| format!("{k}={v}"))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(limits(JSON_FILE, &[]), "max-size=104857600 max-file=3");
+        assert_eq!(
+            limits(JSON_FILE, &[("max-size", "10m")]),
+            "max-size=10485760 max-file=1"
+        );
+        assert_eq!(
+            limits(JSON_FILE, &[("max-file", "7")]),
+            "max-size=104857600 max-file=7"
+        );
+        assert_eq!(limits(JSON_FILE, &[("max-size", "-1")]), "");
+        assert_eq!(
+            limits(LOCAL, &[("max-size", "1k")]),
+            "max-size=1024 max-file=5"
+        );
+    }
 }

@@ -82,6 +82,8 @@ pub(crate) struct Input<'a> {
     pub(crate) args: &'a [String],
     pub(crate) config: &'a Config,
     pub(crate) host: &'a HostConfig,
+    /// `--security-opt`, and before it the daemon's defaults.
+    pub(crate) security: &'a [String],
     pub(crate) user: User,
     /// The mounts of the user, volumes and the files of the network.
     pub(crate) mounts: Vec<Mount>,
@@ -149,6 +151,19 @@ impl Security {
     }
 }
 
+/// The security options of a container, with the daemon's defaults before them: what comes later counts.
+pub(crate) fn security_options(config: &crate::config::Config, host: &HostConfig) -> Vec<String> {
+    let mut options = Vec::new();
+    if config.no_new_privileges {
+        options.push("no-new-privileges=true".to_owned());
+    }
+    if let Some(profile) = &config.seccomp_profile {
+        options.push(format!("seccomp={profile}"));
+    }
+    options.extend(host.security_opt.iter().flatten().cloned());
+    options
+}
+
 fn wrong(error: oci_spec::OciSpecError) -> Error {
     Error::internal(format!("build the runtime spec: {error}"))
 }
@@ -156,7 +171,7 @@ fn wrong(error: oci_spec::OciSpecError) -> Error {
 /// The spec.
 pub(crate) fn build(input: Input<'_>) -> Result<Spec> {
     let (config, host) = (input.config, input.host);
-    let security = Security::parse(host.security_opt.as_deref().unwrap_or_default())?;
+    let security = Security::parse(input.security)?;
     let capabilities = capabilities::of(
         host.privileged,
         host.cap_add.as_deref().unwrap_or_default(),

@@ -103,6 +103,40 @@ pub(crate) fn check(r: &Resources) -> Result<()> {
     Ok(())
 }
 
+/// Refuses processors and memory nodes that this host does not have.
+pub(crate) fn check_sets(r: &Resources) -> Result<()> {
+    for (asked, what, path) in [
+        (&r.cpuset_cpus, "CPUs", "/sys/devices/system/cpu/online"),
+        (
+            &r.cpuset_mems,
+            "memory nodes",
+            "/sys/devices/system/node/online",
+        ),
+    ] {
+        let available = std::fs::read_to_string(path).unwrap_or_default();
+        let available = available.trim();
+        // A kernel that does not tell leaves it to the runtime.
+        if !available.is_empty() && !members(asked).is_subset(&members(available)) {
+            return Err(Error::invalid(format!(
+                "Requested {what} are not available - requested {asked}, available: {available}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The numbers of a list; none of what is no list. Those beyond any machine are cut off.
+fn members(text: &str) -> std::collections::BTreeSet<u32> {
+    const MOST: u32 = 1 << 13;
+    let range = |part: &str| {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        let from: u32 = from.trim().parse().ok()?;
+        let to: u32 = to.trim().parse().ok()?;
+        Some(from.min(MOST)..=to.min(MOST))
+    };
+    text.split(',').filter_map(range).flatten().collect()
+}
+
 /// `0-3,7` or empty.
 fn is_cpu_list(text: &str) -> bool {
     let number = |text: &str| text.parse::<u32>().ok();

@@ -12,6 +12,7 @@ fn spec(config: &Config, host: &HostConfig) -> Value {
         args: &args,
         config,
         host,
+        security: host.security_opt.as_deref().unwrap_or_default(),
         user: User::default(),
         mounts: Vec::new(),
         network: Join::New,

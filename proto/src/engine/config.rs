@@ -51,6 +51,7 @@ wire! {
         "StopSignal" [omitempty] stop_signal: String,
         "StopTimeout" [omitempty] stop_timeout: Option<i64>,
         "Shell" [omitempty] shell: Option<Vec<String>>,
+        "HealthcheckOnFailureAction" [omitempty] health_on_failure: String,
         "What we do not know, kept as sent" [flatten] other: BTreeMap<String, Value>,
     }
 

@@ -52,6 +52,7 @@ wire! {
         "Error" error: String,
         "StartedAt" started_at: String,
         "FinishedAt" finished_at: String,
+        "ExitReason" [omitempty] exit_reason: String,
         "Health" [omitempty] health: Option<Health>,
     }
 

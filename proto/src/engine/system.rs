@@ -64,6 +64,7 @@ wire! {
         "NGoroutines" n_goroutines: i64,
         "SystemTime" system_time: String,
         "LoggingDriver" logging_driver: String,
+        "DefaultLogOpts" [omitempty] default_log_opts: BTreeMap<String, String>,
         "CgroupDriver" cgroup_driver: String,
         "CgroupVersion" [omitempty] cgroup_version: String,
         "NEventsListener" n_events_listener: i64,
