@@ -44,6 +44,31 @@ pub struct Cpu {
     pub usage: CpuUsage,
     /// Time withheld by the quota.
     pub throttling: Throttling,
+    /// Time that tasks waited for a processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub psi: Option<Pressure>,
+}
+
+/// How long tasks stood still for want of something (v2, where the kernel counts it).
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Pressure {
+    /// At least one of them.
+    pub some: Waited,
+    /// All of them at once.
+    pub full: Waited,
+}
+
+/// Shares of the time in percent, and its sum.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Waited {
+    /// Of the last 10 seconds.
+    pub avg10: f64,
+    /// Of the last minute.
+    pub avg60: f64,
+    /// Of the last 5 minutes.
+    pub avg300: f64,
+    /// Microseconds.
+    pub total: u64,
 }
 
 /// Processor time used, in nanoseconds.
@@ -129,6 +154,9 @@ pub struct Memory {
     /// memory.stat as it is.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub raw: BTreeMap<String, u64>,
+    /// Time that tasks waited for memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub psi: Option<Pressure>,
 }
 
 /// One kind of memory.
@@ -167,6 +195,9 @@ pub struct Blkio {
     /// Operations.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub io_serviced_recursive: Vec<BlkioEntry>,
+    /// Time that tasks waited for devices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub psi: Option<Pressure>,
 }
 
 /// One kind of operation on one device.

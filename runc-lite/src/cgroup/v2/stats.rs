@@ -2,7 +2,9 @@
 
 use super::super::CgroupError;
 use super::super::dir::Dir;
-use super::super::stats::{Blkio, BlkioEntry, Hugetlb, Stats, flat_keyed, page_sizes};
+use super::super::stats::{
+    Blkio, BlkioEntry, Hugetlb, Pressure, Stats, Waited, flat_keyed, page_sizes,
+};
 
 /// Reads all controllers; one that is missing leaves zeros.
 pub(super) fn read(dir: &Dir) -> Result<Stats, CgroupError> {
@@ -26,6 +28,9 @@ pub(super) fn read(dir: &Dir) -> Result<Stats, CgroupError> {
     stats.pids.current = dir.number("pids.current")?.unwrap_or(0);
     stats.pids.limit = dir.number("pids.max")?.unwrap_or(0);
     stats.blkio = io(&dir.read_if_there("io.stat")?.unwrap_or_default());
+    stats.cpu.psi = pressure(dir, "cpu")?;
+    stats.memory.psi = pressure(dir, "memory")?;
+    stats.blkio.psi = pressure(dir, "io")?;
     for size in page_sizes() {
         if let Some(usage) = dir.number(&format!("hugetlb.{size}.current"))? {
             let events = keyed(&format!("hugetlb.{size}.events"))?;
@@ -65,6 +70,39 @@ fn memory(dir: &Dir, stats: &mut Stats) -> Result<(), CgroupError> {
     Ok(())
 }
 
+/// Nothing where the kernel was started without it: the file is not there, or cannot
+/// be read.
+fn pressure(dir: &Dir, of: &str) -> Result<Option<Pressure>, CgroupError> {
+    match dir.read_if_there(&format!("{of}.pressure")) {
+        Err(e) if e.errno() == Some(libc::EOPNOTSUPP) => Ok(None),
+        other => Ok(other?.map(|text| waited(&text))),
+    }
+}
+
+/// Lines of `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`.
+fn waited(text: &str) -> Pressure {
+    let mut pressure = Pressure::default();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let into: &mut Waited = match words.next() {
+            Some("some") => &mut pressure.some,
+            Some("full") => &mut pressure.full,
+            _ => continue,
+        };
+        for (key, value) in words.filter_map(|w| w.split_once('=')) {
+            let share = || value.parse().unwrap_or(0.0);
+            match key {
+                "avg10" => into.avg10 = share(),
+                "avg60" => into.avg60 = share(),
+                "avg300" => into.avg300 = share(),
+                "total" => into.total = value.parse().unwrap_or(0),
+                _ => {}
+            }
+        }
+    }
+    pressure
+}
+
 /// Lines of `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6`.
 fn io(text: &str) -> Blkio {
     let mut blkio = Blkio::default();
@@ -100,6 +138,16 @@ fn io(text: &str) -> Blkio {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn pressure_has_two_lines() {
+        let text =
+            "some avg10=1.50 avg60=0.25 avg300=0.00 total=77\nfull avg10=0.00 total=x\nnew 1\n";
+        let told = serde_json::to_value(super::waited(text)).unwrap();
+        let none = serde_json::json!({"avg10": 0.0, "avg60": 0.0, "avg300": 0.0, "total": 0});
+        let some = serde_json::json!({"avg10": 1.5, "avg60": 0.25, "avg300": 0.0, "total": 77});
+        assert_eq!(told, serde_json::json!({"some": some, "full": none}));
+    }
+
     #[test]
     fn device_lines_become_entries() {
         let io = super::io("8:16 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\nbroken\n");
