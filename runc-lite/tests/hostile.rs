@@ -530,6 +530,96 @@ fn a_mount_of_cgroups_shows_the_containers_own() {
     assert_eq!(lines.next(), Some("0"), "{out}");
 }
 
+/// The container's directory in the hierarchy of a controller, or in the only one.
+fn group(b: &Bundle, controller: &str) -> std::path::PathBuf {
+    let dirs = b.cgroups();
+    let v1 = dirs
+        .iter()
+        .find(|d| d.parent().unwrap().ends_with(controller));
+    v1.or(dirs.first()).unwrap().clone()
+}
+
+#[test]
+fn processes_that_stand_in_groups_below_do_not_outlive_the_container() {
+    if !support::possible() {
+        return;
+    }
+    // Its first process, all of them, and only another one.
+    for (members, command) in [
+        ("init", &["delete", "--force"][..]),
+        ("all", &["delete", "--force"]),
+        ("other", &["delete", "--force"]),
+        ("other", &["kill", "--all"]),
+        ("init", &["kill"]),
+        ("other", &["kill"]),
+    ] {
+        let b = Bundle::new("sleep 1000 & exec sleep 1000");
+        b.start();
+        let freezer = group(&b, "freezer");
+        let below = freezer.join("a/b");
+        fs::create_dir_all(&below).unwrap();
+        let init = b.state()["pid"].to_string();
+        let procs = fs::read_to_string(freezer.join("cgroup.procs")).unwrap();
+        for pid in procs.lines() {
+            if members == "all" || (members == "init") == (pid == init) {
+                fs::write(below.join("cgroup.procs"), pid).unwrap();
+            }
+        }
+        let (file, value) = match freezer.join("freezer.state").exists() {
+            true => ("freezer.state", "FROZEN"),
+            false => ("cgroup.freeze", "1"),
+        };
+        fs::write(below.join(file), value).unwrap();
+        let mut args = command.to_vec();
+        args.push(&b.id);
+        if command[0] == "kill" {
+            args.push("KILL");
+        }
+        let said = soon(|| b.call(&args));
+        if said.code != 0 {
+            // Nothing is to be left standing.
+            let _ = fs::write(below.join(file), "THAWED");
+        }
+        assert_eq!(said.code, 0, "{command:?} with {members}: {}", said.err);
+        if command[0] == "kill" {
+            b.wait_for("stopped");
+        }
+    }
+}
+
+#[test]
+fn more_levels_of_groups_than_a_path_can_have_are_removed() {
+    if !support::possible() {
+        return;
+    }
+    use rustix::fs::{AtFlags, OFlags, mkdirat, open, openat, unlinkat};
+    let b = Bundle::new("sleep 1000");
+    b.start();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let name = "d".repeat(120);
+    let mut at = open(group(&b, "pids"), flags, Mode::empty()).unwrap();
+    for _ in 0..40 {
+        mkdirat(&at, &name, Mode::RWXU).unwrap();
+        at = openat(&at, &name, flags, Mode::empty()).unwrap();
+    }
+    for command in [&["ps"][..], &["kill"], &["delete", "--force"]] {
+        let mut args = command.to_vec();
+        args.push(&b.id);
+        let said = b.call(&args);
+        if said.code != 0 {
+            // Should it fail, nothing is to be left.
+            while let Ok(above) = openat(&at, "..", flags, Mode::empty()) {
+                at = above;
+                if unlinkat(&at, &name, AtFlags::REMOVEDIR).is_err() {
+                    break;
+                }
+            }
+        }
+        assert_eq!(said.code, 0, "{command:?}: {}", said.err);
+    }
+    b.assert_gone();
+}
+
 /// Whether a process of the host's root, but without the capability to trace, may
 /// look into a container's init while it is being made.
 #[test]

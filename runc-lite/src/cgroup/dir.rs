@@ -3,7 +3,6 @@
 //! A file here takes one value per write and gives its whole content in a few
 //! reads, so each access is open, read or write, close.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +10,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
 
-use super::CgroupError;
+use super::{CgroupError, tree};
 
 /// A directory in a cgroup file system.
 #[derive(Clone, Debug, PartialEq)]
@@ -175,33 +174,22 @@ impl Dir {
                 .filter_map(|l| l.parse().ok().filter(|n| *n > 0).and_then(Pid::from_raw)),
         );
         if recursive {
-            for child in self.children()? {
-                child.collect(true, pids)?;
-            }
+            tree::pids_below(&self.0, pids).map_err(|e| self.below_failed("list", e))?;
         }
         Ok(())
     }
 
-    /// The groups straight below.
-    pub(super) fn children(&self) -> Result<Vec<Dir>, CgroupError> {
-        let failed = |source| CgroupError::Io {
-            op: "list",
+    /// Writes a value into a file of each group below that has it.
+    pub(super) fn write_below(&self, file: &str, value: &str) -> Result<(), CgroupError> {
+        tree::write_below(&self.0, file, value).map_err(|e| self.below_failed("write below", e))
+    }
+
+    fn below_failed(&self, op: &'static str, e: rustix::io::Errno) -> CgroupError {
+        CgroupError::Io {
+            op,
             path: self.0.clone(),
-            source,
-        };
-        let entries = match fs::read_dir(&self.0) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(failed(e)),
-        };
-        let mut children = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(failed)?;
-            if entry.file_type().is_ok_and(|t| t.is_dir()) {
-                children.push(Dir(entry.path()));
-            }
+            source: e.into(),
         }
-        Ok(children)
     }
 
     /// Removes the directory alone, if nobody is in it and nothing below it.
@@ -225,9 +213,7 @@ impl Dir {
                 Err(e) if matches!(e.errno(), Some(libc::EBUSY | libc::ENOTEMPTY)) => {}
                 other => return other,
             }
-            for child in self.children()? {
-                child.remove()?;
-            }
+            tree::remove_below(&self.0).map_err(|e| self.below_failed("empty", e))?;
             for pid in self.pids(false)? {
                 // Gone already is what is wanted.
                 let _ = rustix::process::kill_process(pid, Signal::KILL);

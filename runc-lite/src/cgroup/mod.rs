@@ -39,6 +39,7 @@ pub(crate) mod fuzzed;
 mod locate;
 mod stats;
 mod systemd;
+mod tree;
 mod v1;
 mod v2;
 
@@ -316,6 +317,15 @@ impl Cgroup {
     /// Lets them run again.
     pub fn thaw(&self) -> Result<(), CgroupError> {
         either!(&self.driver, d => d.thaw())
+    }
+
+    /// Lets them run again, and those in groups below that were stopped there: a
+    /// process that stands on v1 does not see a SIGKILL.
+    pub fn thaw_all(&self) -> Result<(), CgroupError> {
+        match &self.driver {
+            Driver::V1(v1) => v1.thaw_all(),
+            Driver::V2(v2) => v2.thaw(),
+        }
     }
 
     /// Whether the container is frozen or being frozen; false where there is no

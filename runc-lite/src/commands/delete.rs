@@ -87,8 +87,10 @@ fn kill_and_wait(process: &LiveProcess, cgroup: Option<&Cgroup>) -> Result<(), C
     }
     // The pidfd tells the end even where nobody has waited for it yet.
     let deadline = Instant::now() + Duration::from_secs(10);
+    let mut patience = Duration::from_millis(100);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
+        let left = left.min(patience);
         let limit = Timespec {
             tv_sec: left.as_secs() as i64,
             tv_nsec: left.subsec_nanos().into(),
@@ -96,7 +98,12 @@ fn kill_and_wait(process: &LiveProcess, cgroup: Option<&Cgroup>) -> Result<(), C
         let mut fds = [PollFd::new(&process.pidfd, PollFlags::IN)];
         match poll(&mut fds, Some(&limit)) {
             Err(rustix::io::Errno::INTR) => {}
-            Ok(0) => return refuse("container init still running"),
+            Ok(0) if Instant::now() >= deadline => return refuse("container init still running"),
+            Ok(0) => {
+                // It may have been stopped in a group below.
+                patience *= 2;
+                cgroup.map_or(Ok(()), Cgroup::thaw_all)?;
+            }
             other => {
                 return Ok(other
                     .map(drop)

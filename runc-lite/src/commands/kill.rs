@@ -24,9 +24,13 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<(), CommandError
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return refuse("container not running"),
         other => other.doing(|| format!("send signal {signal} to process {}", process.pid))?,
     }
-    if signal == libc::SIGKILL && status == Status::Paused {
-        // In a frozen cgroup v1 it is seen only when the process goes on.
-        container.cgroup()?.thaw()?;
+    if signal == libc::SIGKILL
+        && let Ok(cgroup) = container.cgroup()
+        && (status == Status::Paused || !cgroup.unified())
+    {
+        // In a frozen cgroup v1, be it one below, it is seen only when the process
+        // goes on; and the first process does not end before those it takes along.
+        cgroup.thaw_all()?;
     }
     Ok(())
 }

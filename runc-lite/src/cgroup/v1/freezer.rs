@@ -45,6 +45,13 @@ pub(super) fn thaw(dir: &Dir) -> Result<(), CgroupError> {
     dir.set("resume", STATE, "THAWED")
 }
 
+/// Lets the group and all below it run: whoever rules over groups of the container's
+/// own could have stopped them there.
+pub(super) fn thaw_all(dir: &Dir) -> Result<(), CgroupError> {
+    dir.write_if_there(STATE, "THAWED")?;
+    dir.write_below(STATE, "THAWED")
+}
+
 /// Whether the group stands or is about to.
 pub(super) fn frozen(dir: &Dir) -> Result<bool, CgroupError> {
     Ok(dir

@@ -220,6 +220,10 @@ impl V1 {
         freezer::thaw(self.need("freezer", "resume")?)
     }
 
+    pub(super) fn thaw_all(&self) -> Result<(), CgroupError> {
+        self.dir("freezer").map_or(Ok(()), freezer::thaw_all)
+    }
+
     pub(super) fn frozen(&self) -> Result<bool, CgroupError> {
         self.dir("freezer").map_or(Ok(false), freezer::frozen)
     }
@@ -262,7 +266,7 @@ impl V1 {
             }
             // The signal is only seen by those that run.
             if let Some(dir) = freezer {
-                freezer::thaw(dir)?;
+                freezer::thaw_all(dir)?;
             }
             std::thread::sleep(Duration::from_millis(1 << attempt));
         }
@@ -285,7 +289,12 @@ impl V1 {
                 continue;
             }
             // All are tried; the first failure is told.
-            let result = hierarchy.dir.remove();
+            let mut result = hierarchy.dir.remove();
+            if result.is_err() {
+                // Killed ones may stand in groups below.
+                self.thaw_all()?;
+                result = hierarchy.dir.remove();
+            }
             if first.is_ok() {
                 first = result;
             }
