@@ -78,7 +78,7 @@ pub(crate) fn run(job: &ExecJob<'_>, channel: &ChildEnd) -> ! {
 }
 
 fn steps(job: &ExecJob<'_>, channel: &ChildEnd) -> Result<std::convert::Infallible, InitFailure> {
-    super::close_parents(&job.parents);
+    super::close(&job.parents);
     let cpus = job.process.exec_cpu_affinity.as_ref();
     sys::process::reset_signals().at(Stage::Process)?;
     sys::process::umask(0o022);

@@ -88,8 +88,8 @@ pub(crate) fn run(job: InitJob<'_>, channel: ChildEnd) -> ! {
     sys::exec::exit_now(1)
 }
 
-/// Lets go of our copies of descriptors that are the parent's alone.
-fn close_parents(numbers: &[i32]) {
+/// Lets go of our copies of descriptors that belong to the job.
+fn close(numbers: &[i32]) {
     for number in numbers {
         // Taking it over drops it; one that is closed already is fine.
         drop(sys::exec::inherited(*number));
@@ -116,7 +116,7 @@ struct Prepared {
 }
 
 fn prepare(job: &InitJob<'_>, channel: &ChildEnd) -> Result<Prepared, InitFailure> {
-    close_parents(&job.parents);
+    close(&job.parents);
     let spec = job.spec;
     let process = spec
         .process
@@ -155,11 +155,15 @@ fn prepare(job: &InitJob<'_>, channel: &ChildEnd) -> Result<Prepared, InitFailur
     let rootfs =
         Rootfs::open(spec, job.rootfs, job.bundle, in_userns, job.apart).at(Stage::Rootfs)?;
     let pid = mounts(job, &rootfs, channel)?;
+    // A directory that is open could be made the working directory by its number.
+    if let Some(apart) = job.apart {
+        close(&apart.numbers());
+    }
     // With devices in place, as the hooks may want to change them.
     rootfs.populate_dev(spec).at(Stage::Rootfs)?;
     // Before pivot_root: in a user namespace a procfs can only be made where
     // another one is fully visible.
-    sysctl::apply(&spec.linux.sysctl, rootfs.proc()).at(Stage::Rootfs)?;
+    sysctl::apply(&spec.linux.sysctl, rootfs.take_proc()).at(Stage::Rootfs)?;
 
     let mut state = job.state.clone();
     state.pid = pid;

@@ -2,13 +2,17 @@
 //!
 //! A new mount namespace begins as a copy of the caller's: every mount of the host
 //! is copied, cut off, and let go again, 2.5 ms for a thousand of them. Hosts with many
-//! containers have thousands. Where there are many, the container's namespace is
-//! copied from a small one instead:
+//! containers have thousands. So the container's namespace begins otherwise, where the
+//! kernel and the container allow it:
 //!
 //! ```text
-//!  parent, on the host    detached copies of the rootfs, of what is bound, of
-//!                         the cgroups: all that comes from the host
-//!  child                  enters the namespace of kdevtmpfs, the kernel's thread that
+//!  parent, on the host    detached copies of what is bound and of the cgroups, and
+//!    Linux 7.0            a namespace of the rootfs alone, made with open_tree
+//!    before, from         a detached copy of the rootfs
+//!    256 mounts on
+//!  child
+//!    Linux 7.0            enters that namespace: nothing is left to pivot away from
+//!    before               enters the namespace of kdevtmpfs, the kernel's thread that
 //!                         keeps /dev, which has two mounts; makes its own from that,
 //!                         attaches the rootfs on /, and goes on as always
 //! ```
@@ -21,10 +25,11 @@
 //! container where anything of this is not possible: in a user namespace, without the
 //! kernel's threads in sight, before Linux 6.8. The result is the same.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::mounts::{bind_of, bind_source};
@@ -40,7 +45,7 @@ use crate::spec::{Mount, Spec};
 use crate::sys;
 use crate::sys::mount::set_attr;
 
-/// With fewer mounts on the host the copy costs less than avoiding it.
+/// With fewer mounts on the host the copy costs less than a small one.
 const MANY: usize = 256;
 
 /// kdevtmpfs is started early, right after the threads that each processor has, so its
@@ -57,11 +62,22 @@ const NEWNS: i32 = libc::CLONE_NEWNS;
 const NEWUSER: i32 = libc::CLONE_NEWUSER;
 const NEWCGROUP: i32 = libc::CLONE_NEWCGROUP;
 
+/// Makes of a tree of mounts a namespace of its own.
+const OPEN_TREE_NAMESPACE: OpenTreeFlags = OpenTreeFlags::from_bits_retain(2);
+
+/// What the container's namespace begins as.
+#[derive(Debug)]
+enum Begin {
+    /// The rootfs alone.
+    Own(OwnedFd),
+    /// A copy of another one, with the rootfs attached.
+    Copy { of: OwnedFd, root: OwnedFd },
+}
+
 /// What comes from the host, detached, and the namespace to start from.
 #[derive(Debug)]
 pub(crate) struct Apart {
-    namespace: OwnedFd,
-    root: OwnedFd,
+    begin: Begin,
     binds: Vec<(usize, OwnedFd)>,
     groups: Vec<OwnedFd>,
 }
@@ -82,14 +98,15 @@ pub(crate) struct Sources<'a> {
 }
 
 impl Apart {
-    /// Prepares it, where the host has many mounts and the container allows it.
-    /// `prepared` are mounts that exist already.
+    /// Prepares it, where kernel and container allow it. `prepared` are mounts that
+    /// exist already.
     pub(crate) fn prepare(from: Sources<'_>, prepared: &[(usize, OwnedFd)]) -> Option<Self> {
-        if !sys::mount::at_least(MANY) || !possible(from) {
+        let own = namespaces_of_trees();
+        if !(own || sys::mount::at_least(MANY)) || !possible(from) {
             return None;
         }
-        let namespace = small_namespace()?;
-        match Self::with(namespace, from, prepared) {
+        let small = if own { None } else { Some(small_namespace()?) };
+        match Self::with(small, from, prepared) {
             Ok(apart) => {
                 crate::log::debug(|| "the mount namespace begins as a small one".into());
                 Some(apart)
@@ -103,13 +120,20 @@ impl Apart {
     }
 
     fn with(
-        namespace: OwnedFd,
+        small: Option<OwnedFd>,
         from: Sources<'_>,
         prepared: &[(usize, OwnedFd)],
     ) -> Result<Self, StepError> {
         let what = || format!("clone mounts of rootfs {}", from.rootfs.display());
-        let root = clone_mount(open_root(from.rootfs)?, true).doing(what)?;
-        cut_propagation(&root, from.spec).doing(what)?;
+        let root = open_root(from.rootfs)?;
+        let begin = match small {
+            None => Begin::Own(namespace_of(&root).doing(what)?),
+            Some(of) => {
+                let root = clone_mount(root, true).doing(what)?;
+                cut_propagation(&root, from.spec).doing(what)?;
+                Begin::Copy { of, root }
+            }
+        };
         let mut binds = Vec::new();
         let mut groups = Vec::new();
         // In a namespace of their own cgroups are mounted afresh.
@@ -135,8 +159,7 @@ impl Apart {
             }
         }
         Ok(Self {
-            namespace,
-            root,
+            begin,
             binds,
             groups,
         })
@@ -153,19 +176,64 @@ impl Apart {
         &self.groups
     }
 
-    /// Enters a new namespace with the rootfs on /, and gives the rootfs.
-    pub(super) fn enter(&self) -> Result<OwnedFd, StepError> {
-        enter(&self.namespace, NEWNS as u32).doing(|| "enter the small mount namespace")?;
-        sys::process::unshare_namespace(NEWNS as u32).doing(|| "make a mount namespace")?;
-        let slash = open_dir(Path::new("/"))?;
-        // Nobody shares it, but pivot_root is not to depend on that.
-        set_attr(&slash, true, &becoming(libc::MS_PRIVATE))
-            .doing(|| "cut the small mount namespace off")?;
-        attach(&self.root, &slash).doing(|| "attach the rootfs in a small mount namespace")?;
-        set_attr(&self.root, false, &becoming(libc::MS_PRIVATE))
-            .doing(|| "make rootfs mount private")?;
-        rustix::io::fcntl_dupfd_cloexec(&self.root, 3).doing(|| "keep the rootfs")
+    /// The numbers of all descriptors, for the child to close once it has mounted.
+    pub(crate) fn numbers(&self) -> Vec<i32> {
+        let begin = match &self.begin {
+            Begin::Own(namespace) => vec![namespace],
+            Begin::Copy { of, root } => vec![of, root],
+        };
+        let binds = self.binds.iter().map(|(_, tree)| tree);
+        let all = begin.into_iter().chain(binds).chain(&self.groups);
+        all.map(AsRawFd::as_raw_fd).collect()
     }
+
+    /// Enters a new namespace with the rootfs on /, and gives the rootfs and whether
+    /// it is all there is. Where the namespace to start from may not be entered, ours
+    /// is a copy of the host's on return, and there is no rootfs yet.
+    pub(super) fn enter(&self, spec: &Spec) -> Result<Option<(OwnedFd, bool)>, StepError> {
+        let (Begin::Own(namespace) | Begin::Copy { of: namespace, .. }) = &self.begin;
+        let entered = enter(namespace, NEWNS as u32).doing(|| "enter the small mount namespace");
+        if !matches!((&entered, &self.begin), (Ok(()), Begin::Own(_))) {
+            sys::process::unshare_namespace(NEWNS as u32).doing(|| "make a mount namespace")?;
+        }
+        if let Err(e) = entered {
+            crate::log::debug(|| crate::error::chain(&e));
+            return Ok(None);
+        }
+        let slash = open_dir(Path::new("/"))?;
+        let private = becoming(libc::MS_PRIVATE);
+        match &self.begin {
+            Begin::Own(_) => {
+                cut_propagation(&slash, spec).doing(|| "cut mount propagation to the host")?;
+                set_attr(&slash, false, &private).doing(|| "make rootfs mount private")?;
+                Ok(Some((slash, true)))
+            }
+            Begin::Copy { root, .. } => {
+                // Nobody shares it, but pivot_root is not to depend on that.
+                set_attr(&slash, true, &private).doing(|| "cut the small mount namespace off")?;
+                attach(root, &slash).doing(|| "attach the rootfs in a small mount namespace")?;
+                set_attr(root, false, &private).doing(|| "make rootfs mount private")?;
+                let root = rustix::io::fcntl_dupfd_cloexec(root, 3).doing(|| "keep the rootfs")?;
+                Ok(Some((root, false)))
+            }
+        }
+    }
+}
+
+/// Whether the kernel makes namespaces of trees. One that does not looks at the flags
+/// first, one that does at the descriptor.
+fn namespaces_of_trees() -> bool {
+    let probe = open_tree(CWD, "", OPEN_TREE_NAMESPACE);
+    probe.is_err_and(|e| e == Errno::NOENT)
+}
+
+/// A mount namespace of this directory and the mounts below alone.
+fn namespace_of(root: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let flags = OPEN_TREE_NAMESPACE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    open_tree(root, "", flags)
 }
 
 /// A detached copy of the mount at a path.

@@ -31,7 +31,7 @@ pub(crate) mod path;
 mod places;
 pub(crate) mod sysctl;
 
-use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -53,10 +53,12 @@ pub(crate) struct Rootfs {
     in_userns: bool,
     /// Whether the host's mounts are still peers of ours.
     shared: bool,
+    /// Whether it is our root directory already, and nothing else is there.
+    alone: bool,
     /// Where /dev may lie.
     dev: OwnDev,
     /// The container's procfs, once it is made.
-    proc: OnceCell<OwnedFd>,
+    proc: RefCell<Option<OwnedFd>>,
 }
 
 impl Rootfs {
@@ -68,15 +70,15 @@ impl Rootfs {
         in_userns: bool,
         apart: Option<&apart::Apart>,
     ) -> Result<Self, StepError> {
-        if let Some(apart) = apart {
-            let fd = apart.enter()?;
+        if let Some((fd, alone)) = apart.map(|a| a.enter(spec)).transpose()?.flatten() {
             return Ok(Self {
                 dev: OwnDev::look(fd.as_fd()),
                 fd,
                 bundle: bundle.to_owned(),
                 in_userns,
                 shared: false,
-                proc: OnceCell::new(),
+                alone,
+                proc: RefCell::new(None),
             });
         }
         let at = open_root(rootfs)?;
@@ -109,7 +111,8 @@ impl Rootfs {
             bundle: bundle.to_owned(),
             in_userns,
             shared,
-            proc: OnceCell::new(),
+            alone: false,
+            proc: RefCell::new(None),
         })
     }
 
@@ -121,7 +124,8 @@ impl Rootfs {
             bundle: bundle.to_owned(),
             in_userns: false,
             shared: false,
-            proc: OnceCell::new(),
+            alone: false,
+            proc: RefCell::new(None),
         }
     }
 
@@ -130,13 +134,16 @@ impl Rootfs {
         self.fd.as_fd()
     }
 
-    /// The container's procfs, by the descriptor it was made on.
-    pub(crate) fn proc(&self) -> Option<&OwnedFd> {
-        self.proc.get()
+    /// The container's procfs, by the descriptor it was made on; once.
+    pub(crate) fn take_proc(&self) -> Option<OwnedFd> {
+        self.proc.take()
     }
 
     /// Makes the root ours and lets the old one go.
     pub(crate) fn pivot(&self) -> Result<(), StepError> {
+        if self.alone {
+            return rustix::process::chdir("/").doing(|| "change to /");
+        }
         let old = open_dir(Path::new("/"))?;
         rustix::process::fchdir(&self.fd).doing(|| "change to the new root")?;
         // With both arguments the current directory, the old root ends up

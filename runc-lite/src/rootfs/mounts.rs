@@ -87,8 +87,7 @@ impl Rootfs {
         self.dev.note(mount, &made);
         propagate(&made, mount, options)?;
         if mount.kind == "proc" {
-            // The first one counts; they are all the same.
-            let _ = self.proc.set(made);
+            self.proc.replace(Some(made));
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::error::{Doing as _, StepError};
 /// Writes all of them. `made` is the container's procfs.
 pub(crate) fn apply(
     sysctls: &BTreeMap<String, String>,
-    made: Option<&OwnedFd>,
+    made: Option<OwnedFd>,
 ) -> Result<(), StepError> {
     let mut private = None;
     for (name, value) in sysctls {
@@ -26,7 +26,8 @@ pub(crate) fn apply(
             true => format!("sys/{name}"),
             false => format!("sys/{}", name.replace('.', "/")),
         };
-        let file = made.and_then(|m| open_on_mount(m.as_fd(), &path, OFlags::WRONLY).ok());
+        let file = made.as_ref();
+        let file = file.and_then(|m| open_on_mount(m.as_fd(), &path, OFlags::WRONLY).ok());
         let file = match file {
             Some(file) => file,
             None => {
