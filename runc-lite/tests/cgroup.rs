@@ -2,17 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-mod bundle;
+mod support;
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use bundle::{Container, cannot_run, eventually, hierarchies, skip};
 use serde_json::{Value, json};
+use support::container::Container;
+use support::{eventually, hierarchies, possible, skip};
 
 fn no_v1() -> bool {
-    cannot_run()
+    !possible()
         || (Path::new("/sys/fs/cgroup/cgroup.controllers").exists() && skip("needs cgroup v1"))
 }
 
@@ -99,9 +100,12 @@ fn memory_above_the_limit_kills_and_is_counted() {
         limits(json!({"memory": {"limit": 16 << 20, "swap": 16 << 20}})),
     );
     c.start();
-    eventually("dd is killed", || {
-        c.cgroup_file("memory", "memory.oom_control")
-            .contains("oom_kill 1")
+    eventually(|| {
+        let told = c.cgroup_file("memory", "memory.oom_control");
+        match told.contains("oom_kill 1") {
+            true => Ok(()),
+            false => Err(told),
+        }
     });
     assert_eq!(c.status(), "running");
 }
@@ -205,7 +209,10 @@ fn a_paused_container_stands_and_can_be_deleted() {
         c.start();
         c.ok(&["pause", &c.id]);
         c.ok(kill);
-        eventually("it dies", || c.status() == "stopped");
+        eventually(|| match c.status().as_str() {
+            "stopped" => Ok(()),
+            other => Err(other.to_owned()),
+        });
         c.ok(&["delete", &c.id]);
     }
 }

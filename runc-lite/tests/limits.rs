@@ -3,15 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-mod bundle;
+mod support;
 
 use std::path::{Path, PathBuf};
 
-use bundle::{Container, cannot_run, skip};
 use serde_json::{Value, json};
+use support::container::Container;
+use support::{possible, skip};
 
 fn no_v1() -> bool {
-    cannot_run()
+    !possible()
         || (Path::new("/sys/fs/cgroup/cgroup.controllers").exists() && skip("needs cgroup v1"))
 }
 

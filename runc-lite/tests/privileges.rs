@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-mod bundle;
+mod support;
 
-use bundle::{Container, cannot_run};
 use serde_json::{Value, json};
+use support::container::Container;
+use support::possible;
 
 /// The value of a line of /proc/self/status, as a number.
 fn set(out: &str, name: &str) -> u64 {
@@ -27,7 +28,7 @@ const SYS_RESOURCE: u64 = 1 << 24;
 
 #[test]
 fn the_five_sets_are_what_was_asked_for() {
-    if cannot_run() {
+    if !possible() {
         return;
     }
     let c = Container::new(
@@ -48,7 +49,7 @@ fn the_five_sets_are_what_was_asked_for() {
 
 #[test]
 fn a_user_keeps_the_ambient_ones_only() {
-    if cannot_run() {
+    if !possible() {
         return;
     }
     let sets = |ambient: Value| {
@@ -79,7 +80,7 @@ fn a_user_keeps_the_ambient_ones_only() {
 
 #[test]
 fn no_capabilities_means_none() {
-    if cannot_run() {
+    if !possible() {
         return;
     }
     let c = Container::new(SHOW, caps(json!({})));
@@ -91,7 +92,7 @@ fn no_capabilities_means_none() {
 
 #[test]
 fn what_nobody_knows_or_the_caller_lacks_is_left_out_with_a_warning() {
-    if cannot_run() {
+    if !possible() {
         return;
     }
     let own = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -116,7 +117,7 @@ fn what_nobody_knows_or_the_caller_lacks_is_left_out_with_a_warning() {
 
 #[test]
 fn an_ambient_capability_that_cannot_be_raised_is_told() {
-    if cannot_run() {
+    if !possible() {
         return;
     }
     let c = Container::new(
@@ -135,7 +136,7 @@ fn an_ambient_capability_that_cannot_be_raised_is_told() {
 
 #[test]
 fn limits_are_set_or_clamped() {
-    if cannot_run() {
+    if !possible() {
         return;
     }
     let c = Container::new("grep -E 'open files|core' /proc/self/limits", |config| {
@@ -161,7 +162,7 @@ fn limits_are_set_or_clamped() {
 
 #[test]
 fn limits_that_do_not_exist_or_come_twice_are_refused() {
-    if cannot_run() {
+    if !possible() {
         return;
     }
     for (limits, word) in [

@@ -2,16 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-mod bundle;
+mod support;
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
 
-use bundle::{Container, cannot_run};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::{Value, json};
+use support::container::Container;
+use support::possible;
 
 fn filter(seccomp: Value) -> impl FnOnce(&mut Value) {
     move |config| config["linux"]["seccomp"] = seccomp
@@ -28,7 +29,7 @@ fn refusing(rules: Value) -> Value {
 
 #[test]
 fn refused_calls_fail_with_the_errno_asked_for() {
-    if cannot_run() {
+    if !possible() {
         return;
     }
     for (errno, text) in [
@@ -45,7 +46,7 @@ fn refused_calls_fail_with_the_errno_asked_for() {
 
 #[test]
 fn without_no_new_privileges_it_is_in_force_as_well() {
-    if cannot_run() {
+    if !possible() {
         return;
     }
     let c = Container::new(
@@ -68,7 +69,7 @@ fn without_no_new_privileges_it_is_in_force_as_well() {
 
 #[test]
 fn killing_actions_kill() {
-    if cannot_run() {
+    if !possible() {
         return;
     }
     for action in [
@@ -90,7 +91,7 @@ fn killing_actions_kill() {
 #[test]
 fn flags_are_handed_to_the_kernel() {
     let strace = std::process::Command::new("strace").arg("-V").output();
-    if cannot_run() || (strace.is_err() && bundle::skip("needs strace")) {
+    if !possible() || (strace.is_err() && support::skip("needs strace")) {
         return;
     }
     for (flags, shown) in [
@@ -131,7 +132,7 @@ fn flags_are_handed_to_the_kernel() {
 
 #[test]
 fn arguments_decide() {
-    if cannot_run() {
+    if !possible() {
         return;
     }
     let rule = json!({"names": ["kill"], "action": "SCMP_ACT_ERRNO",
@@ -237,7 +238,7 @@ fn usual() -> Vec<&'static str> {
 
 #[test]
 fn a_profile_of_allowances_works_and_newer_calls_do_not_exist() {
-    if cannot_run() {
+    if !possible() {
         return;
     }
     let profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 28,
@@ -256,7 +257,7 @@ fn a_profile_of_allowances_works_and_newer_calls_do_not_exist() {
 
 #[test]
 fn exec_is_filtered_too() {
-    if cannot_run() {
+    if !possible() {
         return;
     }
     let c = Container::new(
@@ -273,7 +274,7 @@ fn exec_is_filtered_too() {
 
 #[test]
 fn bad_profiles_are_refused_before_anything_is_made() {
-    if cannot_run() {
+    if !possible() {
         return;
     }
     for (profile, word) in [
@@ -335,7 +336,7 @@ fn receive(listener: &UnixListener) -> (Value, Vec<OwnedFd>) {
 
 #[test]
 fn a_listener_gets_the_descriptor_and_the_state() {
-    if cannot_run() {
+    if !possible() {
         return;
     }
     let sockets = tempfile::tempdir().unwrap();
@@ -375,7 +376,7 @@ fn a_listener_gets_the_descriptor_and_the_state() {
 
 #[test]
 fn without_a_listener_there_is_no_container() {
-    if cannot_run() {
+    if !possible() {
         return;
     }
     let mut profile = refusing(json!([rule(&["mkdir", "mkdirat"], "SCMP_ACT_NOTIFY")]));

@@ -1,10 +1,16 @@
 //! Runs the binary as root on small bundles, and leaves nothing behind.
 //!
 //! A [`Bundle`] is a temporary directory with busybox as its root file system,
-//! a private state root and a cgroup name of its own. On drop the container is
-//! deleted by force, and a cgroup that is still there fails the test.
+//! a private state root and a cgroup name of its own; its configuration is what `spec`
+//! writes. On drop the container is deleted by force, and a cgroup that is still there
+//! fails the test. [`container::Container`] is its sparse sister.
+//!
+//! `RUNTIME_UNDER_TEST` names another runtime to run the same cases on, which tests the
+//! tests. Without root a test is skipped and says so, unless `REQUIRE_ROOT` is set.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
+
+pub(crate) mod container;
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -16,14 +22,41 @@ use serde_json::{Value, json};
 
 const BUSYBOX: &str = "/bin/busybox";
 
-/// Whether these tests can run; says so where they cannot.
+/// The runtime that is tested.
+pub(crate) fn runtime() -> String {
+    std::env::var("RUNTIME_UNDER_TEST")
+        .unwrap_or_else(|_| env!("CARGO_BIN_EXE_runc-lite").to_owned())
+}
+
+/// Says why a test cannot run here; the test then returns.
+pub(crate) fn skip(why: &str) -> bool {
+    assert!(
+        std::env::var_os("REQUIRE_ROOT").is_none(),
+        "skipped although required: {why}"
+    );
+    eprintln!("SKIPPED: {why}");
+    true
+}
+
+/// Whether the machine has what every test here needs; says so where it has not.
 pub(crate) fn possible() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    let busybox = Path::new(BUSYBOX).exists();
-    if !root || !busybox {
-        eprintln!("skipped: root is {root}, {BUSYBOX} is {busybox}");
+    if !rustix::process::geteuid().is_root() {
+        return !skip("needs root");
     }
-    root && busybox
+    Path::new(BUSYBOX).exists() || !skip("needs a static busybox")
+}
+
+/// The mounted hierarchies of cgroups, or the one.
+pub(crate) fn hierarchies() -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    if root.join("cgroup.controllers").exists() {
+        return vec![root.to_owned()];
+    }
+    std::fs::read_dir(root)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| !p.is_symlink())
+        .collect()
 }
 
 /// What a finished command said.
@@ -204,13 +237,7 @@ impl Bundle {
 
     /// Directories of the container's cgroup on the host.
     pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
-        let Ok(top) = std::fs::read_dir("/sys/fs/cgroup") else {
-            return Vec::new();
-        };
-        let mut dirs: Vec<_> = top
-            .filter_map(|e| Some(e.ok()?.path().join(&self.id)))
-            .collect();
-        dirs.push(Path::new("/sys/fs/cgroup").join(&self.id));
+        let mut dirs: Vec<_> = hierarchies().iter().map(|h| h.join(&self.id)).collect();
         dirs.retain(|d| d.exists());
         dirs
     }
@@ -251,6 +278,7 @@ fn make_rootfs(root: &Path) {
         "sh", "cat", "ls", "ping", "id", "env", "pwd", "stat", "sleep", "true", "mkdir", "touch",
         "readlink", "grep", "mount", "hostname", "kill", "tty", "stty", "echo", "rm", "chmod",
         "head", "cut", "wc", "ps", "ip", "df", "sort", "test", "dd", "umount", "ln", "sysctl",
+        "mknod", "setpriv",
     ] {
         symlink("busybox", root.join("bin").join(name)).unwrap();
     }
@@ -264,9 +292,7 @@ fn make_rootfs(root: &Path) {
 /// The binary under a time limit.
 pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new("timeout");
-    command
-        .args(["-k", "1", "20", env!("CARGO_BIN_EXE_runc-lite")])
-        .args(args);
+    command.args(["-k", "1", "20", &runtime()]).args(args);
     command.env_remove("TRACEPARENT").env_remove("LISTEN_FDS");
     command
 }
@@ -296,7 +322,7 @@ pub(crate) fn on_a_host(b: &Bundle, flag: &str, script: &str) -> Said {
     let mut command = Command::new("timeout");
     command.args(["-k", "1", "30", "unshare", flag, "sh", "-ec", script]);
     command.env("D", b.dir.path());
-    let runtime = env!("CARGO_BIN_EXE_runc-lite");
+    let runtime = runtime();
     command.env(
         "RUN",
         format!("{runtime} --root {}", b.state_root().display()),

@@ -1,15 +1,8 @@
-//! A container for a test: a bundle with busybox in it, state and cgroup of its
-//! own, and a call of the runtime that cannot hang. Dropping it removes
-//! everything, whatever the test left.
-//!
-//! `RUNTIME_UNDER_TEST` names another runtime to run the same cases on, which
-//! tests the tests. Without root a test is skipped and says so, unless
-//! `REQUIRE_ROOT` is set.
-
-#![allow(dead_code, reason = "each test program uses a part")]
+//! A container of a bare configuration: few mounts, few capabilities, all devices
+//! refused. For tests that look at limits and privileges from outside. Dropping it
+//! removes everything, whatever the test left.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,29 +10,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-const BUSYBOX: &str = "/bin/busybox";
+use super::{hierarchies, make_rootfs, runtime};
+
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Says why a test cannot run here; the test then returns.
-pub(crate) fn skip(why: &str) -> bool {
-    assert!(
-        std::env::var_os("REQUIRE_ROOT").is_none(),
-        "skipped although required: {why}"
-    );
-    eprintln!("SKIPPED: {why}");
-    true
-}
-
-/// Whether the machine lacks what every test here needs.
-pub(crate) fn cannot_run() -> bool {
-    if !rustix::process::geteuid().is_root() {
-        return skip("needs root");
-    }
-    if !Path::new(BUSYBOX).exists() {
-        return skip("needs a static busybox");
-    }
-    false
-}
 
 /// One container and its bundle.
 pub(crate) struct Container {
@@ -60,18 +33,7 @@ impl Container {
             NUMBER.fetch_add(1, Ordering::Relaxed)
         );
         let dir = tempfile::tempdir().unwrap();
-        let bin = dir.path().join("bundle/rootfs/bin");
-        fs::create_dir_all(&bin).unwrap();
-        fs::copy(BUSYBOX, bin.join("busybox")).unwrap();
-        for applet in [
-            "sh", "cat", "sleep", "true", "id", "mkdir", "grep", "mknod", "dd", "ls", "kill",
-            "setpriv",
-        ] {
-            symlink("busybox", bin.join(applet)).unwrap();
-        }
-        for name in ["proc", "sys", "dev", "tmp"] {
-            fs::create_dir(dir.path().join("bundle/rootfs").join(name)).unwrap();
-        }
+        make_rootfs(&dir.path().join("bundle/rootfs"));
         let group = format!("runc-lite-test-{id}");
         let container = Self {
             cgroup: format!("{group}/c"),
@@ -113,9 +75,7 @@ impl Container {
 
     /// Runs the runtime to its end.
     pub(crate) fn runtime(&self, args: &[&str]) -> Output {
-        let binary = std::env::var("RUNTIME_UNDER_TEST")
-            .unwrap_or_else(|_| env!("CARGO_BIN_EXE_runc-lite").into());
-        let mut command = Command::new(binary);
+        let mut command = Command::new(runtime());
         command
             .arg("--root")
             .arg(self.dir.path().join("state"))
@@ -209,19 +169,6 @@ impl Drop for Container {
     }
 }
 
-/// The mounted hierarchies, or the one.
-pub(crate) fn hierarchies() -> Vec<PathBuf> {
-    let root = Path::new("/sys/fs/cgroup");
-    if root.join("cgroup.controllers").exists() {
-        return vec![root.to_owned()];
-    }
-    fs::read_dir(root)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .filter(|p| !p.is_symlink())
-        .collect()
-}
-
 fn remove_tree(dir: &Path) {
     let Ok(entries) = fs::read_dir(dir) else {
         return;
@@ -234,16 +181,6 @@ fn remove_tree(dir: &Path) {
     }
     let start = Instant::now();
     while fs::remove_dir(dir).is_err() && dir.exists() && start.elapsed() < PATIENCE {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Waits for a condition.
-#[track_caller]
-pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
