@@ -62,6 +62,8 @@ enum ConfigCommand {
     Default,
     /// Print what is in force with this file and these flags
     Dump,
+    /// Print the file in the form of the newest version
+    Migrate,
 }
 
 /// Parses the command line, does what it says.
@@ -92,6 +94,10 @@ fn print_config(command: ConfigCommand, flags: &Flags) -> anyhow::Result<()> {
     let config = match command {
         ConfigCommand::Default => Config::default(),
         ConfigCommand::Dump => Config::load(flags)?.0,
+        ConfigCommand::Migrate => {
+            print!("{}", Config::migrated(flags)?);
+            return Ok(());
+        }
     };
     print!("{}", config.to_toml());
     Ok(())

@@ -20,6 +20,7 @@ mod allocator;
 pub mod cli;
 mod config;
 mod content;
+mod debug;
 mod diff;
 mod disk;
 mod error;
@@ -40,6 +41,7 @@ mod streams;
 mod time;
 mod transfer;
 mod version;
+mod web;
 
 use config::Config;
 
@@ -109,6 +111,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let _state = listen::lock(&config.state)?;
     let listeners = listen::Listeners::open(&config)?;
 
+    services::checkpoint::clean(&config.state);
     let store = metadata::Store::open(&config.root.join("metadata.db"))?;
     let config = Arc::new(config);
     let events = events::Exchange::new();
@@ -134,6 +137,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         },
         stop.clone(),
     );
+    let for_debug = blobs.clone();
     let differs = services::Differs::new(&config).map_err(ServeError::Differ)?;
     let routes = services::routes(services::Parts {
         differs: Arc::new(differs),
@@ -150,6 +154,16 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let (incoming, ttrpc) = listeners.grpc_stream()?;
     let calls = metrics::Calls::new(config.metrics.histogram);
     serve_metrics(&config, &calls, &runtime, &stop).await?;
+    serve_debug(
+        &config,
+        debug::Debug {
+            runtime: runtime.clone(),
+            blobs: for_debug,
+            calls: calls.clone(),
+            started_at: time::now(),
+        },
+        &stop,
+    )?;
     tokio::spawn(runtime::serve_shim_events(ttrpc, runtime, stop.clone()));
 
     notify::ready();
@@ -193,7 +207,32 @@ async fn serve_metrics(
         tracing::info!("serving metrics on {address}");
     }
     let metrics = metrics::Metrics::new(calls.clone(), runtime.clone());
-    tokio::spawn(metrics::serve(listener, metrics, stop.clone()));
+    tokio::spawn(web::serve(listener, metrics, stop.clone()));
+    Ok(())
+}
+
+/// Tells of our state on a socket, if the configuration says where, and on SIGUSR1.
+fn serve_debug(
+    config: &Config,
+    debug: debug::Debug,
+    stop: &CancellationToken,
+) -> Result<(), ServeError> {
+    let debug = Arc::new(debug);
+    debug
+        .clone()
+        .log_on_signal(stop.clone())
+        .map_err(ServeError::Signals)?;
+    let Some(path) = &config.debug_address else {
+        return Ok(());
+    };
+    let listener = listen::bind(path, config.debug_owner)?;
+    let failed = |source| listen::ListenError::Bind {
+        path: path.clone(),
+        source,
+    };
+    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = tokio::net::UnixListener::from_std(listener).map_err(failed)?;
+    tokio::spawn(web::serve(listener, debug, stop.clone()));
     Ok(())
 }
 

@@ -142,7 +142,7 @@ impl Listeners {
 }
 
 /// Listens on `path`, mode 0660. A socket that answers belongs to somebody; one that refuses is a leftover.
-fn bind(path: &Path, (uid, gid): (u32, u32)) -> Result<UnixListener, ListenError> {
+pub(crate) fn bind(path: &Path, (uid, gid): (u32, u32)) -> Result<UnixListener, ListenError> {
     use std::os::unix::fs::FileTypeExt as _;
     let failed = |source| ListenError::Bind {
         path: path.to_owned(),

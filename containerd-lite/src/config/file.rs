@@ -121,6 +121,30 @@ impl<'a> File<'a> {
         }
     }
 
+    /// Puts a key in, unless it is there.
+    pub(super) fn put(&mut self, key: &[&str], value: Value) {
+        let Some((last, sections)) = key.split_last() else {
+            return;
+        };
+        let mut table = &mut self.table;
+        for section in sections {
+            let next = table
+                .entry(*section)
+                .or_insert_with(|| Value::Table(Table::new()));
+            match next.as_table_mut() {
+                Some(next) => table = next,
+                // A value where a section belongs: nothing can be put below it.
+                None => return,
+            }
+        }
+        table.entry(*last).or_insert(value);
+    }
+
+    /// What is in it now.
+    pub(super) fn into_text(self) -> String {
+        self.table.to_string()
+    }
+
     /// A warning for each key that nobody took: of a plugin that we know nothing of one for all its keys.
     pub(super) fn rest(self) -> Vec<String> {
         let mut keys = Vec::new();

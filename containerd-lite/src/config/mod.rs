@@ -74,6 +74,10 @@ pub(crate) struct Config {
     pub(crate) ttrpc_address: PathBuf,
     /// Owner of that socket: uid, gid.
     pub(crate) ttrpc_owner: (u32, u32),
+    /// The socket that tells of our state; none: nowhere.
+    pub(crate) debug_address: Option<PathBuf>,
+    /// Owner of that socket: uid, gid.
+    pub(crate) debug_owner: (u32, u32),
     /// Largest message in bytes, in and out.
     pub(crate) max_message: usize,
     /// What transfers may do.
@@ -133,6 +137,8 @@ impl Default for Config {
             ttrpc_address: state.join("containerd.sock.ttrpc"),
             ttrpc_owner: (0, 0),
             state,
+            debug_address: None,
+            debug_owner: (0, 0),
             max_message: 16 << 20,
             transfer: crate::transfer::Settings::default(),
             proxies: Vec::new(),
@@ -183,6 +189,23 @@ impl Config {
             Err(source) => return Err(ConfigError::Read { path, source }),
         };
         Self::parse(&text, &path, flags)
+    }
+
+    /// The file in the form of version 3, with the keys that moved in their new places and all others as they are.
+    pub(crate) fn migrated(flags: &Flags) -> Result<String, ConfigError> {
+        let path = flags.config.clone().unwrap_or_else(|| DEFAULT_FILE.into());
+        let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let mut file = File::parse(&text, &path)?;
+        if let [_, new, old] = REGISTRIES
+            && let Some(folder) = file.take(old)
+        {
+            file.put(new, folder);
+        }
+        file.put(&["version"], Value::Integer(3));
+        Ok(file.into_text())
     }
 
     fn parse(text: &str, path: &Path, flags: &Flags) -> Result<(Self, Vec<String>), ConfigError> {
@@ -246,6 +269,8 @@ impl Config {
         };
         self.owner = owner("grpc")?;
         self.ttrpc_owner = owner("ttrpc")?;
+        self.debug_owner = owner("debug")?;
+        self.debug_address = file.filled(&["debug", "address"])?.map(PathBuf::from);
         for key in ["max_recv_message_size", "max_send_message_size"] {
             let size = file.number(&["grpc", key])?.unwrap_or(0);
             self.max_message = self.max_message.max(size as usize);
@@ -334,6 +359,12 @@ impl Config {
             (
                 "debug",
                 table(vec![
+                    (
+                        "address",
+                        path(self.debug_address.as_deref().unwrap_or(Path::new(""))),
+                    ),
+                    ("uid", Value::Integer(self.debug_owner.0.into())),
+                    ("gid", Value::Integer(self.debug_owner.1.into())),
                     ("level", text(self.level.name())),
                     ("format", text(self.format.name())),
                 ]),

@@ -60,6 +60,31 @@ fn unknown_keys_are_named_and_wrong_values_refused() {
 }
 
 #[test]
+fn migration_moves_what_has_moved_and_keeps_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.toml");
+    let old = "version = 2\noom_score = 7\n[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"x\"\n\
+               [plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"/certs\"\n";
+    std::fs::write(&path, old).unwrap();
+    let flags = Flags {
+        config: Some(path),
+        ..Flags::default()
+    };
+    let new = Config::migrated(&flags).unwrap();
+    assert!(
+        new.contains("version = 3") && new.contains("oom_score = 7"),
+        "{new}"
+    );
+    assert!(new.contains("sandbox_image"), "{new}");
+    assert!(
+        !new.contains("config_path = \"/certs\"\n[plugins.\"io.containerd.grpc"),
+        "{new}"
+    );
+    let (config, _) = parse(&new, &Flags::default()).unwrap();
+    assert_eq!(config.transfer.hosts, [Path::new("/certs")]);
+}
+
+#[test]
 fn what_is_dumped_loads_as_the_same() {
     let flags = Flags {
         root: Some("/a\"b".into()),

@@ -16,6 +16,9 @@ use super::{DiffError, io as failed};
 /// Deepest directory, so that whoever walks the tree later may recurse.
 const MAX_DEPTH: usize = 512;
 
+/// Links on one way, as the kernel has it.
+const MAX_LINKS: usize = 40;
+
 /// How names below the root are looked up: as if the root were `/`, and never through /proc.
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
@@ -56,6 +59,19 @@ pub(super) fn normalise(name: &[u8]) -> Option<PathBuf> {
     Some(out)
 }
 
+/// A path as the root's own processes would see it: above the root there is only the root.
+fn clamped(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(part) => out.push(part),
+            Component::ParentDir => drop(out.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    out
+}
+
 impl Root {
     /// Below an open directory.
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
@@ -92,7 +108,7 @@ impl Root {
         let fd = match self.open(path) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => {
-                self.make_parents(path)?;
+                self.make_parents(path, MAX_LINKS)?;
                 self.open(path).map_err(failed("open directory", path))?
             }
             Err(errno) => return Err(failed("open directory", path)(errno)),
@@ -123,7 +139,8 @@ impl Root {
         open_below(&self.fd, path, OFlags::PATH | OFlags::DIRECTORY)
     }
 
-    fn make_parents(&self, path: &Path) -> Result<(), DiffError> {
+    /// Makes what is missing of a path. A link to nothing gets the directory that it names, inside the root.
+    fn make_parents(&self, path: &Path, links: usize) -> Result<(), DiffError> {
         let mut above = self.fd.clone();
         let mut so_far = PathBuf::new();
         for part in path.components() {
@@ -131,8 +148,16 @@ impl Root {
             match self.open(&so_far) {
                 Ok(fd) => above = Rc::new(fd),
                 Err(Errno::NOENT) => {
-                    rustix::fs::mkdirat(&above, part.as_os_str(), Mode::from_raw_mode(0o755))
-                        .map_err(failed("make directory", &so_far))?;
+                    let mode = Mode::from_raw_mode(0o755);
+                    match rustix::fs::mkdirat(&above, part.as_os_str(), mode) {
+                        Err(Errno::EXIST) => {
+                            self.make_target(&above, part.as_os_str(), &so_far, links)?;
+                            let fd = self.open(&so_far);
+                            above = Rc::new(fd.map_err(failed("open directory", &so_far))?);
+                            continue;
+                        }
+                        made => made.map_err(failed("make directory", &so_far))?,
+                    }
                     let fd = open_plain(&above, part.as_os_str())
                         .map_err(failed("open directory", &so_far))?;
                     // The umask took bits away.
@@ -144,6 +169,25 @@ impl Root {
             }
         }
         Ok(())
+    }
+
+    /// Makes the directory that the link `name` in `above` names.
+    fn make_target(
+        &self,
+        above: &OwnedFd,
+        name: &OsStr,
+        path: &Path,
+        links: usize,
+    ) -> Result<(), DiffError> {
+        if links == 0 {
+            return Err(failed("open directory", path)(Errno::LOOP));
+        }
+        let target =
+            rustix::fs::readlinkat(above, name, Vec::new()).map_err(failed("read link", path))?;
+        let full = real_path(above).map_err(failed("look up directory", path))?;
+        let real = full.strip_prefix(&self.name).unwrap_or(Path::new(""));
+        let target = real.join(OsStr::from_bytes(target.to_bytes()));
+        self.make_parents(&clamped(&target), links - 1)
     }
 
     /// Opens a path without following its last component, to see whether it is there.

@@ -277,6 +277,16 @@ fn hostile_entries_are_refused_or_stay_inside() {
             "canary",
         ),
         (&[link("l", Symlink, "../canary"), file("l", "x")], "l"),
+        // Links to nothing: what they name is made, inside.
+        (&[link("d", Symlink, "/etc"), file("d/x", "x")], "etc/x"),
+        (
+            &[
+                link("a", Symlink, "b/c"),
+                link("b", Symlink, "../../deep/er"),
+                file("a/x/y", "x"),
+            ],
+            "deep/er/c/x/y",
+        ),
         (
             &[
                 item("d", Directory),
@@ -296,6 +306,19 @@ fn hostile_entries_are_refused_or_stay_inside() {
         );
         place.assert_untouched();
     }
+}
+
+#[test]
+fn links_in_a_ring_are_an_error_of_their_own() {
+    use EntryType::Symlink;
+    let place = Place::new();
+    let ring = [
+        link("a", Symlink, "b"),
+        link("b", Symlink, "a"),
+        file("a/x", "x"),
+    ];
+    apply_bytes(&layer(&ring), &place.root()).unwrap_err();
+    place.assert_untouched();
 }
 
 #[test]

@@ -107,6 +107,19 @@ impl Calls {
         }
     }
 
+    /// How many calls of each method have not ended yet.
+    pub(crate) fn under_way(&self) -> BTreeMap<String, u64> {
+        let methods = self.methods.lock().expect("no panic under this lock");
+        methods
+            .iter()
+            .map(|(method, tally)| {
+                let ended: u64 = tally.ended.iter().sum();
+                (method.clone(), tally.started.saturating_sub(ended))
+            })
+            .filter(|(_, open)| *open > 0)
+            .collect()
+    }
+
     /// Puts the counters on a page.
     pub(super) fn show(&self, page: &mut Page) {
         let methods = self

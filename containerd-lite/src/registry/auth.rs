@@ -231,12 +231,12 @@ async fn fetch(
     let status = answer.status();
     if !status.is_success() {
         return Err(RegistryError::Status {
-            message: super::session::message(answer).await,
+            message: super::answers::message(answer).await,
             what,
             status: status.as_u16(),
         });
     }
-    let body = super::session::body(answer, &what).await?;
+    let body = super::answers::body(answer, &what).await?;
     token(&body).ok_or_else(|| RegistryError::Answer(format!("{what}: no token in the answer")))
 }
 

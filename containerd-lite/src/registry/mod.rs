@@ -10,8 +10,10 @@
 //! transfers: tokens and connections live as long as a [`Session`]. Async throughout; the bytes of a blob are handed to the
 //! caller chunk by chunk.
 
+mod answers;
 mod auth;
 mod hosts;
+mod place;
 mod push;
 mod reference;
 mod session;

@@ -3,7 +3,8 @@
 use reqwest::header::LOCATION;
 use reqwest::{Method, RequestBuilder, StatusCode};
 
-use super::session::{Place, refused};
+use super::answers::refused;
+use super::place::Place;
 use super::{RegistryError, Result, Session};
 use crate::content::Digest;
 

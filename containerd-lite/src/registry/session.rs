@@ -1,27 +1,22 @@
 //! The conversation with the places of one repository: resolve a name, fetch bytes.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Once};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::mpsc;
 
-use super::auth::{Auth, Helper};
-use super::hosts::{Host, hosts};
+use super::answers::{body, later, lost, pause, plain_type, refused, retry_after};
+use super::auth::Helper;
+use super::hosts::hosts;
+use super::place::Place;
 use super::{Reference, RegistryError, Result};
 use crate::content::Digest;
 
 /// What we can read, in the order of preference.
 const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, */*";
-/// Longest manifest that is read.
-const MANIFEST: usize = 8 << 20;
-/// Longest time to reach a host.
-const CONNECT: Duration = Duration::from_secs(15);
-/// Longest silence of a host.
-const SILENCE: Duration = Duration::from_secs(60);
 /// How often one request is tried.
 const TRIES: u32 = 4;
 /// How often a blob is resumed without having got any further.
@@ -47,16 +42,6 @@ pub(crate) struct Session {
     pub(super) places: Vec<Place>,
     headers: Vec<(String, String)>,
     helper: Option<Arc<Helper>>,
-}
-
-/// One place with its connections.
-#[derive(Debug)]
-pub(super) struct Place {
-    pub(super) host: Host,
-    http: reqwest::Client,
-    auth: Mutex<Auth>,
-    /// Encryption could not be had where none is needed.
-    plain: AtomicBool,
 }
 
 /// What a name means.
@@ -373,142 +358,4 @@ impl Session {
             )
             .await
     }
-}
-
-impl Place {
-    fn new(host: Host) -> Result<Self> {
-        static PROVIDER: Once = Once::new();
-        // An earlier installation is as good.
-        PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("containerd-lite/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(host.dial_timeout.unwrap_or(CONNECT))
-            .read_timeout(SILENCE)
-            .pool_max_idle_per_host(4)
-            .tls_danger_accept_invalid_certs(host.skip_verify);
-        let config = |path: &Path, what: String| RegistryError::Config {
-            path: path.to_owned(),
-            what,
-        };
-        let read = |path: &Path| std::fs::read(path).map_err(|e| config(path, e.to_string()));
-        for path in &host.authorities {
-            let certificates = reqwest::Certificate::from_pem_bundle(&read(path)?)
-                .map_err(|e| config(path, e.to_string()))?;
-            builder = builder.tls_certs_merge(certificates);
-        }
-        if let Some((certificate, key)) = &host.identity {
-            let mut pem = read(certificate)?;
-            if key != certificate {
-                pem.push(b'\n');
-                pem.extend(read(key)?);
-            }
-            let identity = reqwest::Identity::from_pem(&pem)
-                .map_err(|e| config(certificate, e.to_string()))?;
-            builder = builder.identity(identity);
-        }
-        let http = builder
-            .build()
-            .map_err(|e| RegistryError::Invalid(format!("make a client for {}: {e}", host.name)))?;
-        Ok(Self {
-            host,
-            http,
-            auth: Mutex::default(),
-            plain: AtomicBool::new(false),
-        })
-    }
-
-    /// Whether to go on without encryption, once.
-    fn fall_back(&self, url: &reqwest::Url, error: &reqwest::Error) -> bool {
-        self.host.fallback
-            && url.scheme() == "https"
-            && (error.is_connect() || error.is_request())
-            && !self.plain.swap(true, Ordering::Relaxed)
-    }
-}
-
-/// What to tell of several hosts: that one does not have it says less than anything else.
-fn later(earlier: Option<RegistryError>, now: RegistryError) -> RegistryError {
-    match (earlier, now) {
-        (Some(earlier), RegistryError::NotFound(_)) => earlier,
-        (_, now) => now,
-    }
-}
-
-fn lost<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
-    what: &str,
-) -> impl FnOnce(E) -> RegistryError {
-    let what = what.to_owned();
-    move |source| RegistryError::Request {
-        what,
-        source: source.into(),
-    }
-}
-
-fn pause(tries: u32) -> Duration {
-    Duration::from_millis(100 << tries.min(6))
-}
-
-fn retry_after(answer: &Response) -> Option<Duration> {
-    let header = answer.headers().get("retry-after")?.to_str().ok()?;
-    let seconds: u64 = header.parse().ok()?;
-    Some(Duration::from_secs(seconds.min(10)))
-}
-
-fn plain_type(header: &str) -> String {
-    header
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
-}
-
-/// The error of an answer that is none.
-pub(super) async fn refused(what: &str, answer: Response) -> RegistryError {
-    let status = answer.status().as_u16();
-    let (host, path) = (
-        answer.url().host_str().unwrap_or_default().to_owned(),
-        answer.url().path().to_owned(),
-    );
-    let message = message(answer).await;
-    if status == 404 {
-        return RegistryError::NotFound(format!("{what}: {host}{path}{message}"));
-    }
-    RegistryError::Status {
-        what: format!("{what}: {host}{path}"),
-        status,
-        message,
-    }
-}
-
-/// What a registry says of an error, after a colon; nothing if it says nothing.
-pub(super) async fn message(answer: Response) -> String {
-    let Ok(bytes) = body(answer, "").await else {
-        return String::new();
-    };
-    let parsed: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    let first = &parsed["errors"][0];
-    let text = first["message"]
-        .as_str()
-        .filter(|t| !t.is_empty())
-        .or_else(|| first["code"].as_str())
-        .or_else(|| parsed["details"].as_str());
-    text.map_or(String::new(), |text| {
-        let short: String = text.chars().take(300).collect();
-        format!(": {short}")
-    })
-}
-
-/// The whole of a short answer.
-pub(super) async fn body(mut answer: Response, what: &str) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(lost(what))? {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > MANIFEST {
-            return Err(RegistryError::Answer(format!(
-                "{what}: the answer is longer than {MANIFEST} bytes"
-            )));
-        }
-    }
-    Ok(bytes)
 }

@@ -10,6 +10,7 @@
 //!      bootstrap.json    where the shim listens      ours; written before Create is sent
 //!      shim-binary-path  the shim's program          ours
 //!      task.json         the init's pid              ours; written before Create is answered
+//!      checkpoint/       what the init is restored from, if it is
 //!      address           where the shim listens      the shim's own, all that older ones leave
 //!      exit.json         how the init ended          our shim's own
 //! ```
@@ -34,6 +35,8 @@ const START: &str = "start";
 
 /// Name of the file that says that Create succeeded.
 const TASK: &str = "task.json";
+/// Name of the folder with the checkpoint that the task is restored from.
+const CHECKPOINT: &str = "checkpoint";
 /// Format of that file.
 const VERSION: u32 = 1;
 
@@ -254,6 +257,13 @@ impl Bundle {
         let version = VERSION;
         let json = serde_json::to_vec(&Created { version, pid }).expect("plain JSON");
         self.write(TASK, &json)
+    }
+
+    /// Moves the folder of a checkpoint into the bundle, from where the init is restored; where it is then.
+    pub(crate) fn take_checkpoint(&self, folder: &Path) -> Result<PathBuf, BundleError> {
+        let path = self.path.join(CHECKPOINT);
+        fs::rename(folder, &path).map_err(io("move a checkpoint to", &path))?;
+        Ok(path)
     }
 
     /// The init's pid, if Create succeeded.

@@ -178,7 +178,12 @@ impl Runtime {
             .await?;
         match started {
             Asked::Answer(shim::StartResponse { pid }) => {
+                // A restored init has no pid before.
+                let known = task.process(&process).and_then(|p| p.pid);
                 task.note_process(&process, pid);
+                if process == ProcessRef::Init && known != Some(pid) {
+                    task.bundle.record_created(pid)?;
+                }
                 Ok(pid)
             }
             Asked::Dead => Err(RuntimeError::ShimDied {

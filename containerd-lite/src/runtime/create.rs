@@ -6,9 +6,11 @@
 //!
 //! Runs to its end even if the client leaves: half of it would be a leak.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::containerd::runc::v1::Options;
 use proto::containerd::services::tasks::v1::CreateTaskRequest;
 use proto::containerd::task::v2 as shim;
 use proto::layout;
@@ -24,19 +26,16 @@ use crate::metadata::Container;
 const UNFINISHED: Duration = Duration::from_secs(30);
 
 impl Runtime {
-    /// Creates the task of a container; its init waits to be started. The pid of the init.
+    /// Creates the task of a container; its init waits to be started. The pid of the init, which is 0 until the start if it
+    /// is to be restored from the checkpoint in the folder `restored`.
     pub(crate) async fn create(
         self: &Arc<Self>,
         origin: Origin,
         request: CreateTaskRequest,
+        restored: Option<PathBuf>,
     ) -> Result<u32> {
         let id = &request.container_id;
         proto::ids::validate(id).map_err(|e| RuntimeError::Invalid(e.to_string()))?;
-        if request.checkpoint.is_some() {
-            return Err(RuntimeError::Unimplemented(
-                "restoring a task from a checkpoint",
-            ));
-        }
         let container = self.store.containers().get(&origin.namespace, id)?;
         let bundle = self.places.bundle(&origin.namespace, id);
         let task = Arc::new(Task::new(&origin.namespace, id, bundle, Life::Creating));
@@ -47,7 +46,7 @@ impl Runtime {
         let work = tokio::spawn(async move {
             let _alone = task.lifecycle.lock().await;
             let created = runtime
-                .create_alone(&task, &origin, &container, request)
+                .create_alone(&task, &origin, &container, request, restored)
                 .await;
             if let Err(error) = &created {
                 tracing::debug!(id = task.id, error = chain(error), "create failed");
@@ -89,6 +88,7 @@ impl Runtime {
         origin: &Origin,
         container: &Container,
         request: CreateTaskRequest,
+        restored: Option<PathBuf>,
     ) -> Result<u32> {
         let name = match (
             request.runtime_path.as_str(),
@@ -111,7 +111,18 @@ impl Runtime {
             )));
         }
         task.bundle.create(&oom::clamp_spec(spec, oom::floor()))?;
-        let started = self.start_shim(task, origin, container, &request).await;
+        let checkpoint = match restored {
+            Some(folder) => Some(task.bundle.take_checkpoint(&folder)),
+            None => image_path(&request, container).map(Ok),
+        };
+        let started = match checkpoint.transpose() {
+            Ok(checkpoint) => {
+                let from = checkpoint.as_deref();
+                self.start_shim(task, origin, container, &request, from)
+                    .await
+            }
+            Err(error) => Err(error.into()),
+        };
         let (shim, pid) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -136,6 +147,7 @@ impl Runtime {
         origin: &Origin,
         container: &Container,
         request: &CreateTaskRequest,
+        checkpoint: Option<&Path>,
     ) -> Result<(Shim, u32)> {
         copy_task_log(task)?;
         let program = task.program().expect("the program was resolved");
@@ -170,6 +182,9 @@ impl Runtime {
             stdout: request.stdout.clone(),
             stderr: request.stderr.clone(),
             options: options.cloned(),
+            checkpoint: checkpoint
+                .map(|path| path.to_string_lossy().into_owned())
+                .unwrap_or_default(),
             ..shim::CreateTaskRequest::default()
         };
         let created = client
@@ -207,7 +222,7 @@ impl Runtime {
     }
 
     /// Cleans up after a create that failed at whichever step. What cannot be cleaned now is left to the next start.
-    async fn undo_create(&self, task: &Task, program: &std::path::Path) {
+    async fn undo_create(&self, task: &Task, program: &Path) {
         let name = (task.namespace.as_str(), task.id.as_str());
         // The engine may have got some way; nobody else knows how to undo that.
         if task.bundle.answer().is_some()
@@ -227,6 +242,16 @@ impl Runtime {
             );
         }
     }
+}
+
+/// The folder of a checkpoint that the runtime's options name.
+fn image_path(request: &CreateTaskRequest, container: &Container) -> Option<PathBuf> {
+    let given = request.options.as_ref();
+    let options = given
+        .filter(|options| !options.type_url.is_empty())
+        .or(container.runtime.options.as_ref())?;
+    let options: Options = proto::any::unpack(options)?.ok()?;
+    Some(PathBuf::from(options.criu_image_path)).filter(|path| !path.as_os_str().is_empty())
 }
 
 /// Removes a bundle on a blocking thread: it may hold many files.

@@ -22,6 +22,7 @@ mod bundle;
 mod calls;
 mod create;
 mod delete;
+mod dump;
 mod info;
 mod launch;
 mod oom;
@@ -110,9 +111,6 @@ pub(crate) enum RuntimeError {
     /// The database failed.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
-    /// Not built.
-    #[error("{0} is not implemented")]
-    Unimplemented(&'static str),
 }
 
 impl crate::error::Kind for RuntimeError {
@@ -137,7 +135,6 @@ impl crate::error::Kind for RuntimeError {
                 }
             }
             Self::Metadata(error) => error.kind(),
-            Self::Unimplemented(_) => ErrorKind::Unimplemented,
         }
     }
 }

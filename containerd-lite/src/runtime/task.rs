@@ -208,7 +208,11 @@ impl Task {
     pub(crate) fn note_exit(&self, process: &ProcessRef, exit: ProcessExit) -> bool {
         let mut state = self.state();
         let ours = match (process, state.processes.get(process)) {
-            (ProcessRef::Init, Some(known)) => known.pid == Some(exit.pid),
+            // One that is restored has no pid before its start is answered, and may be gone by then.
+            (ProcessRef::Init, Some(known)) => match known.pid {
+                Some(pid) => pid == exit.pid,
+                None => matches!(state.life, Life::Live(_)),
+            },
             (ProcessRef::Exec(_), Some(known)) => known.pid.is_none_or(|pid| pid == exit.pid),
             (_, None) => false,
         };

@@ -2,6 +2,7 @@
 //!
 //! Every method but those of Version, Health, Introspection and Namespaces needs the header `containerd-namespace`.
 
+pub(crate) mod checkpoint;
 mod containers;
 mod content;
 mod control;

@@ -11,7 +11,7 @@ use proto::error::ErrorKind;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use super::{Parts, filters, namespace, traceparent};
+use super::{Parts, checkpoint, filters, lease, namespace, traceparent};
 use crate::error::status;
 use crate::filters::{Fields, text};
 use crate::runtime::{Origin, ProcessExit, ProcessRef, ProcessState, Runtime};
@@ -20,12 +20,14 @@ use crate::runtime::{Origin, ProcessExit, ProcessRef, ProcessState, Runtime};
 #[derive(Debug)]
 pub(crate) struct Service {
     runtime: Arc<Runtime>,
+    parts: Parts,
 }
 
 impl Service {
     pub(crate) fn new(parts: &Parts) -> Self {
         Self {
             runtime: parts.runtime.clone(),
+            parts: parts.clone(),
         }
     }
 }
@@ -85,6 +87,18 @@ fn deleted(id: String, exit: &ProcessExit) -> Response<wire::DeleteResponse> {
     because(message, &exit.reason)
 }
 
+/// Where the options of a checkpoint say that it shall be; empty if nowhere.
+fn image_path(options: Option<&prost_types::Any>) -> Result<String, Status> {
+    match options.and_then(proto::any::unpack::<CheckpointOptions>) {
+        Some(Ok(options)) => Ok(options.image_path),
+        Some(Err(error)) => {
+            let text = format!("decode the checkpoint options: {error}");
+            Err(ErrorKind::InvalidArgument.status(text))
+        }
+        None => Ok(String::new()),
+    }
+}
+
 /// An answer with the reason of an exit in its header, for clients that know of it.
 fn because<T>(message: T, reason: &str) -> Response<T> {
     let mut response = Response::new(message);
@@ -103,7 +117,17 @@ impl wire::tasks_server::Tasks for Service {
     ) -> Result<Response<wire::CreateTaskResponse>, Status> {
         let (origin, request) = split(request)?;
         let container_id = request.container_id.clone();
-        let pid = self.runtime.create(origin, request).await.map_err(status)?;
+        let restored = match &request.checkpoint {
+            None => None,
+            Some(checkpoint) => {
+                let state = &self.parts.config.state;
+                let (blobs, ns) = (&self.parts.blobs, &origin.namespace);
+                Some(checkpoint::load(blobs, ns, state, checkpoint).await?)
+            }
+        };
+        let restored = restored.map(checkpoint::Folder::take);
+        let created = self.runtime.create(origin, request, restored).await;
+        let pid = created.map_err(status)?;
         Ok(Response::new(wire::CreateTaskResponse {
             container_id,
             pid,
@@ -249,28 +273,28 @@ impl wire::tasks_server::Tasks for Service {
         &self,
         request: Request<wire::CheckpointTaskRequest>,
     ) -> Result<Response<wire::CheckpointTaskResponse>, Status> {
-        let (origin, request) = split(request)?;
-        let options = request.options.as_ref();
-        let options = options.and_then(proto::any::unpack::<CheckpointOptions>);
-        let path = match options {
-            Some(Ok(options)) => options.image_path,
-            Some(Err(error)) => {
-                let text = format!("decode the checkpoint options: {error}");
-                return Err(ErrorKind::InvalidArgument.status(text));
-            }
-            None => String::new(),
+        let owner = checkpoint::Owner {
+            ns: namespace(request.metadata())?,
+            lease: lease(request.metadata()),
         };
-        if path.is_empty() {
-            let text = "a checkpoint into the content store is not implemented: name an image path";
-            return Err(ErrorKind::Unimplemented.status(text));
+        let (origin, request) = split(request)?;
+        let named = image_path(request.options.as_ref())?;
+        let id = request.container_id;
+        if !named.is_empty() {
+            let done = self
+                .runtime
+                .checkpoint(&origin, &id, named, request.options);
+            done.await.map_err(status)?;
+            return Ok(Response::new(wire::CheckpointTaskResponse::default()));
         }
-        let id = &request.container_id;
-        let done = self
-            .runtime
-            .checkpoint(&origin, id, path, request.options)
-            .await;
-        done.map_err(status)?;
-        let descriptors = Vec::new();
+        // Without a path of its own the client wants it as content.
+        let container = self.parts.store.containers().get(&owner.ns, &id);
+        let spec = container.map_err(status)?.spec;
+        let folder = checkpoint::Folder::new(&self.parts.config.state)?;
+        let path = folder.path().display().to_string();
+        let done = self.runtime.checkpoint(&origin, &id, path, request.options);
+        done.await.map_err(status)?;
+        let descriptors = checkpoint::store(&self.parts.blobs, owner, folder, spec).await?;
         Ok(Response::new(wire::CheckpointTaskResponse { descriptors }))
     }
 

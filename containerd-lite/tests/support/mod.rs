@@ -15,7 +15,7 @@ use proto::containerd::services::containers::v1::{
 };
 use proto::containerd::services::events::v1::{SubscribeRequest, events_client::EventsClient};
 use proto::containerd::services::tasks::v1 as tasks;
-use proto::containerd::types::Envelope;
+use proto::containerd::types::{Descriptor, Envelope};
 use proto::containerd::v1::types::Process;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
@@ -71,6 +71,17 @@ impl Daemon {
         };
         daemon.ready().await;
         Some(daemon)
+    }
+
+    /// Lets containers that are made from now on run under another engine.
+    pub(crate) fn use_engine(&mut self, path: &Path) {
+        self.engine = path.display().to_string();
+    }
+
+    /// Sends the daemon a signal.
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().expect("a pid"));
+        nix::sys::signal::kill(pid, signal).expect("signal");
     }
 
     /// Kills the daemon and nothing else.
@@ -434,6 +445,26 @@ impl Client {
             .await?
             .into_inner()
             .exit_status)
+    }
+
+    /// Makes a checkpoint; what it is stored as.
+    pub(crate) async fn checkpoint(
+        &self,
+        request: tasks::CheckpointTaskRequest,
+    ) -> Result<Vec<Descriptor>, Status> {
+        let made = self.tasks().checkpoint(in_namespace(request)).await?;
+        Ok(made.into_inner().descriptors)
+    }
+
+    /// Creates a task from a checkpoint.
+    pub(crate) async fn restore(&self, id: &str, checkpoint: Descriptor) -> Result<u32, Status> {
+        let request = tasks::CreateTaskRequest {
+            container_id: id.into(),
+            checkpoint: Some(checkpoint),
+            ..tasks::CreateTaskRequest::default()
+        };
+        let created = self.tasks().create(in_namespace(request)).await?;
+        Ok(created.into_inner().pid)
     }
 
     /// Waits, and gives the reason that the answer's header names.
