@@ -60,6 +60,8 @@ pub(crate) struct Exec {
     pub(super) dropped: Mutex<bool>,
     /// A health check: nobody but its monitor asks for it.
     pub(super) probe: bool,
+    /// It was made by a former daemon: nobody here is starting it.
+    pub(super) inherited: bool,
 }
 
 impl Exec {
@@ -150,6 +152,7 @@ fn make(app: &App, handle: &Handle, config: ExecConfig, probe: bool) -> Result<A
         ended_at: OnceLock::new(),
         dropped: Mutex::default(),
         probe,
+        inherited: false,
     });
     let mut execs = handle.execs();
     forget_old(app, &mut execs);

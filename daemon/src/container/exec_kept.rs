@@ -91,6 +91,7 @@ pub(crate) fn load(app: &App, containers: &Containers) {
                     ended_at: OnceLock::new(),
                     dropped: Mutex::default(),
                     probe: kept.probe,
+                    inherited: true,
                 };
                 handle.execs().insert(kept.id, Arc::new(exec));
             }
@@ -112,7 +113,12 @@ pub(crate) async fn reconcile(app: &Arc<App>, handle: &Handle) {
     let open: Vec<Arc<Exec>> = handle
         .execs()
         .values()
-        .filter(|exec| matches!(exec.stage(), Stage::Running { .. } | Stage::Starting))
+        .filter(|exec| match exec.stage() {
+            Stage::Running { .. } => true,
+            // Whoever starts it here will tell; containerd may not know of it yet.
+            Stage::Starting => exec.inherited,
+            Stage::Created | Stage::Ended { .. } => false,
+        })
         .cloned()
         .collect();
     for exec in open {
