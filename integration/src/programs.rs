@@ -57,6 +57,15 @@ pub fn path(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The path of a program of this machine: on PATH, then in the administrator's folders.
+pub fn installed(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+}
+
 /// Runs a command to its end, at most for `limit`, with `input` on its standard input.
 pub fn run(command: &mut Command, input: &[u8], limit: Duration) -> Result<Output> {
     let what = format!("{command:?}");

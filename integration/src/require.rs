@@ -96,12 +96,9 @@ pub fn optional(binary: &str, test: &str) -> Option<PathBuf> {
 }
 
 fn find(binary: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
     let newest = std::env::var_os("LITE_PEERS_DIR").map(|d| PathBuf::from(d).join("bin"));
     newest
-        .into_iter()
-        .chain(std::env::split_paths(&path))
-        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
-        .map(|dir| dir.join(binary))
-        .find(|p| p.is_file())
+        .map(|folder| folder.join(binary))
+        .filter(|path| path.is_file())
+        .or_else(|| crate::programs::installed(binary))
 }

@@ -25,15 +25,13 @@ impl Release {
 
     /// The path of one of its programs.
     pub fn program(self, name: &str) -> Option<PathBuf> {
-        let folders: Vec<PathBuf> = match self {
-            Self::Installed => std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-                .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
-                .collect(),
+        let folders = match self {
+            Self::Installed => return programs::installed(name),
             Self::Middle => unpacked("LITE_PEERS_MIDDLE_DIR"),
             Self::Newest => unpacked("LITE_PEERS_DIR"),
         };
-        let found = folders.into_iter().map(|dir| dir.join(name));
-        found.into_iter().find(|path| path.is_file())
+        let mut found = folders.into_iter().map(|dir| dir.join(name));
+        found.find(|path| path.is_file())
     }
 
     fn containerd(self) -> &'static str {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -123,9 +124,7 @@ fn drill(client: Client, middle: Middle, shim: Shim, runtime: Runtime) -> Result
     let mut figures = Vec::new();
     for outage in outages() {
         let docker = !matches!(client, Client::Ctr(_));
-        for i in 0..count() {
-            start(&rig, docker, i).with_context(|| format!("container {i}"))?;
-        }
+        start_all(&rig, docker)?;
         rig.kill_middle()?;
         let killed = Instant::now();
         open_gate(&fifo)?;
@@ -141,13 +140,15 @@ fn drill(client: Client, middle: Middle, shim: Shim, runtime: Runtime) -> Result
             right,
             took,
         });
-        for i in 0..count() {
-            // What a real peer has lost may not go; that is its figure, not an error of the drill.
+        // What a real peer has lost may not go; that is its figure, not an error of the drill.
+        let names: Vec<_> = (0..count()).map(name).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        for names in names.chunks(20) {
             if docker {
-                rig.docker(["rm", "-f", &name(i)])?;
+                rig.docker([&["rm", "-f"], names].concat())?;
             } else {
-                rig.ctr(["task", "rm", "-f", &name(i)])?;
-                rig.ctr(["container", "rm", &name(i)])?;
+                rig.ctr([&["task", "rm", "-f"], names].concat())?;
+                rig.ctr([&["container", "rm"], names].concat())?;
             }
         }
     }
@@ -176,6 +177,28 @@ fn name(i: usize) -> String {
 
 fn code(i: usize) -> String {
     (i % 256).to_string()
+}
+
+/// Starts all of them, some at a time.
+fn start_all(rig: &Rig, docker: bool) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let work = || {
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                if i >= count() {
+                    return Ok(());
+                }
+                start(rig, docker, i).with_context(|| format!("container {i}"))?;
+            }
+        };
+        let workers: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| {
+            worker
+                .join()
+                .expect("a thread that starts containers does not panic")
+        })
+    })
 }
 
 fn start(rig: &Rig, docker: bool, i: usize) -> Result<()> {
@@ -240,15 +263,15 @@ fn by_docker(rig: &Rig) -> Result<(usize, Duration)> {
     loop {
         let mut arguments = vec!["inspect", "-f", format];
         arguments.extend(names.iter().map(String::as_str));
-        let asked = begun.elapsed();
         let told = rig.docker(arguments)?;
+        let answered = begun.elapsed();
         let lines: Vec<_> = told.stdout.lines().collect();
         let now = wanted
             .iter()
             .filter(|w| lines.contains(&w.as_str()))
             .count();
         if now > right {
-            (right, last) = (now, asked);
+            (right, last) = (now, answered);
         }
         if right == count() || begun.elapsed() > Duration::from_secs(15) {
             return Ok((right, last));
