@@ -234,13 +234,13 @@ fn small_answers_are_dockers() -> Result<()> {
     let body = r#"{"Image":"busybox","Cmd":["true"],"HostConfig":{"CpusetCpus":"0,4000"}}"#;
     let made = http::ask(&socket, "POST", "/v1.41/containers/create", body)?;
     ensure!(
-        made.status == 400 && made.body.contains("Requested CPUs are not available"),
+        made.status == 400 && made.text().contains("Requested CPUs are not available"),
         "{made:?}"
     );
     let ask = |method: &str, path: &str| http::ask(&socket, method, &format!("/v1.41{path}"), "");
     ensure!(
         ask("GET", "/containers/box/checkpoints")?
-            .body
+            .text()
             .contains("[]")
     );
     ensure!(ask("GET", "/containers/none/checkpoints")?.status == 404);
@@ -256,7 +256,7 @@ fn small_answers_are_dockers() -> Result<()> {
     ] {
         ensure!(ask("GET", family)?.status == 503, "{family}");
     }
-    ensure!(ask("GET", "/plugins")?.body.contains("[]"));
+    ensure!(ask("GET", "/plugins").map(|a| a.text())?.contains("[]"));
 
     // Bytes that are no archive are not quoted in the error.
     let garbage: Vec<u8> = (0..2048u32).map(|n| (n * 7919 >> 3) as u8 | 0x80).collect();
@@ -272,9 +272,9 @@ fn small_answers_are_dockers() -> Result<()> {
         let answer = http::raw(&socket, method, path, &headers, &garbage)?;
         ensure!(answer.status >= 400, "{path}: {answer:?}");
         ensure!(
-            !answer.body.contains('\u{fffd}') && answer.body.len() < 600,
+            !answer.text().contains('\u{fffd}') && answer.text().len() < 600,
             "{path}: {}",
-            answer.body
+            answer.text()
         );
     }
     stack.stop()

@@ -12,10 +12,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 fn state(stack: &Stack, name: &str) -> Result<Value> {
     let path = format!("/v1.53/containers/{name}/json");
     let answer = http::ask(&stack.path("docker.sock"), "GET", &path, "")?;
-    ensure!(answer.status == 200, "{}", answer.body);
-    let start = answer.body.find('{').context("no JSON")?;
-    let mut values = serde_json::Deserializer::from_str(&answer.body[start..]).into_iter::<Value>();
-    let value = values.next().context("no JSON")??;
+    ensure!(answer.status == 200, "{}", answer.text());
+    let value = answer.json();
     Ok(value["State"].clone())
 }
 
@@ -180,7 +178,7 @@ fn slow_missing_and_switched_off_probes() -> Result<()> {
         "/v1.41/containers/create?name=missing",
         body,
     )?;
-    ensure!(made.status == 201, "{}", made.body);
+    ensure!(made.status == 201, "{}", made.text());
     lite(&stack, &["start", "missing"])?;
     let state_of = until(&stack, "missing", "unhealthy")?;
     let output = state_of["Health"]["Log"][0]["Output"].to_string();
@@ -213,7 +211,7 @@ fn slow_missing_and_switched_off_probes() -> Result<()> {
     ] {
         let body = format!(r#"{{"Image":"busybox","Healthcheck":{bad}}}"#);
         let answer = http::ask(&socket, "POST", "/v1.41/containers/create", &body)?;
-        ensure!(answer.status == 400, "{bad}: {}", answer.body);
+        ensure!(answer.status == 400, "{bad}: {}", answer.text());
     }
     stack.stop()
 }
