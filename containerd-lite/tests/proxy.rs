@@ -271,8 +271,11 @@ fn config(folder: &Path) -> String {
     )
 }
 
+/// A client whose snapshots are there, held by a lease: the collector runs at the start and after each removal.
 async fn on_shelf(daemon: &Daemon) -> Client {
-    let mut client = daemon.client("ns", None).await;
+    let mut client = daemon.client("ns", Some("held")).await;
+    // After a restart it is there already.
+    let _ = client.create_lease("held").await;
     client.snapshotter = "shelf".into();
     client
 }
@@ -336,8 +339,7 @@ async fn snapshots_live_in_another_program() {
     );
 
     // Nothing holds the layer: the collector takes it, here and there.
-    client.create_lease("l").await.expect("lease");
-    client.delete_lease("l").await.expect("collect");
+    client.delete_lease("held").await.expect("collect");
     assert_eq!(
         client.stat("one").await.expect_err("gone").code(),
         Code::NotFound
@@ -389,7 +391,7 @@ async fn a_part_that_is_not_there_is_an_error_of_its_own_calls_only() {
     let status = client.prepare("k", "").await.expect_err("nobody listens");
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     assert!(status.message().contains("snapshotter shelf"), "{status}");
-    let own = daemon.client("ns", None).await;
+    let own = daemon.client("ns", Some("held")).await;
     own.prepare("k", "").await.expect("our own");
     own.remove("k").await.expect("remove");
 }

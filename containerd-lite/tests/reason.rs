@@ -23,6 +23,10 @@ async fn started(daemon: &Daemon, id: &str, script: &str) -> u32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_record_of_the_shim_says_why() {
+    if std::env::var_os("LITE_TEST_SHIM").is_some() {
+        eprintln!("SKIPPED: needs a shim that writes no records, as Debian's does");
+        return;
+    }
     let Some(mut daemon) = Daemon::start().await else {
         return;
     };
@@ -64,6 +68,10 @@ async fn the_record_of_the_shim_says_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_of_another_exit_says_nothing_and_a_dead_shim_is_named() {
+    if std::env::var_os("LITE_TEST_SHIM").is_some() {
+        eprintln!("SKIPPED: needs a shim that writes no records, as Debian's does");
+        return;
+    }
     let Some(daemon) = Daemon::start().await else {
         return;
     };

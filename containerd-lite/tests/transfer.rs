@@ -30,6 +30,11 @@ struct Registry {
 impl Registry {
     /// Starts one on a free port, or says that there is none.
     fn start() -> Option<Self> {
+        Self::start_with(|_| String::new())
+    }
+
+    /// Starts one with more settings of its HTTP server; they may name files in its folder.
+    fn start_with(http: impl FnOnce(&Path) -> String) -> Option<Self> {
         let program = Path::new("/usr/bin/docker-registry");
         if !program.exists() || !nix::unistd::geteuid().is_root() {
             eprintln!("skipped: needs root and docker-registry");
@@ -40,8 +45,9 @@ impl Registry {
         let host = free.local_addr().expect("address").to_string();
         drop(free);
         let config = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}\n",
-            folder.path().join("data").display()
+            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}\n{}",
+            folder.path().join("data").display(),
+            http(folder.path())
         );
         let file = folder.path().join("config.yml");
         std::fs::write(&file, config).expect("config");
@@ -76,6 +82,14 @@ impl Drop for Registry {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A registry as its name and the configuration of hosts say.
+fn configured(reference: &str) -> prost_types::Any {
+    proto::any::pack(&OciRegistry {
+        reference: reference.to_owned(),
+        resolver: None,
+    })
 }
 
 fn registry(reference: &str) -> prost_types::Any {
@@ -163,6 +177,15 @@ async fn make(client: &Client, name: &str) -> (Vec<u8>, Vec<u8>) {
     (bytes, manifest)
 }
 
+/// The same, held by a lease until the image holds it: the collector runs at the start.
+async fn make_held(daemon: &Daemon, name: &str) -> (Vec<u8>, Vec<u8>) {
+    let plain = daemon.client("test", None).await;
+    plain.create_lease("made").await.expect("lease");
+    let made = make(&daemon.client("test", Some("made")).await, name).await;
+    plain.delete_lease("made").await.expect("end the lease");
+    made
+}
+
 async fn forget(client: &Client, name: &str) {
     let request = DeleteImageRequest {
         name: name.to_owned(),
@@ -223,4 +246,138 @@ async fn an_image_goes_to_a_registry_and_comes_back_unpacked() {
     let request = GetImageRequest { name: missing };
     let got = plain.images().get(plain.request(request)).await;
     assert_eq!(got.expect_err("no image").code(), Code::NotFound);
+}
+
+/// Writes `hosts.toml` of a host below `folder`.
+fn hosts(folder: &Path, host: &str, text: &str) {
+    let folder = folder.join(host);
+    std::fs::create_dir_all(&folder).expect("folder");
+    std::fs::write(folder.join("hosts.toml"), text).expect("hosts.toml");
+}
+
+fn config(folder: &Path) -> String {
+    let certs = folder.join("certs.d");
+    format!(
+        "[plugins.\"io.containerd.transfer.v1.local\"]\nconfig_path = \"/nowhere:{}\"\n",
+        certs.display()
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_of_the_configuration_serves_what_its_registry_would() {
+    let Some(server) = Registry::start() else {
+        return;
+    };
+    let mut folder = None;
+    let daemon = Daemon::start_with(|home| {
+        folder = Some(home.join("certs.d"));
+        config(home)
+    })
+    .await;
+    let folder = folder.expect("folder");
+    let client = daemon.client("test", None).await;
+    let stored = format!("{}/lib/box:1", server.host);
+    make_held(&daemon, &stored).await;
+    transfer(&client, image_store(&stored, false), registry(&stored))
+        .await
+        .expect("push");
+    // The name leads nowhere; a dead mirror is passed over, the living one is told whom it stands for.
+    hosts(
+        &folder,
+        "registry.invalid",
+        &format!(
+            "server = \"https://registry.invalid\"\n[host.\"http://127.0.0.1:1\"]\n[host.\"http://{}\"]\n\
+             capabilities = [\"pull\", \"resolve\"]\n[host.\"http://{}\".header]\nx-who = \"tester\"\n",
+            server.host, server.host
+        ),
+    );
+    let name = "registry.invalid/lib/box:1";
+    transfer(&client, configured(name), image_store(name, true))
+        .await
+        .expect("pull through the mirror");
+    assert!(
+        server.log().contains("ns=registry.invalid"),
+        "{}",
+        server.log()
+    );
+    // A mirror that may only be pulled from is not pushed to.
+    let error = transfer(&client, image_store(name, false), configured(name))
+        .await
+        .expect_err("no place to push to");
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+}
+
+/// A certificate for 127.0.0.1 that signs itself; none without openssl.
+fn certificate(folder: &Path) -> Option<()> {
+    let made = Command::new("openssl")
+        .args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+        ])
+        .args([
+            "-subj",
+            "/CN=127.0.0.1",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+        ])
+        // A certificate that says it is an authority is not taken for a server's.
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-keyout")
+        .arg(folder.join("key.pem"))
+        .arg("-out")
+        .arg(folder.join("cert.pem"))
+        .stderr(Stdio::null())
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: needs openssl");
+        return None;
+    }
+    Some(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encrypted_registry_needs_an_authority_that_is_named() {
+    let keys = tempfile::tempdir().expect("folder");
+    let Some(()) = certificate(keys.path()) else {
+        return;
+    };
+    let server = Registry::start_with(|_| {
+        let keys = keys.path().display();
+        format!("  tls:\n    certificate: {keys}/cert.pem\n    key: {keys}/key.pem\n")
+    });
+    let Some(server) = server else { return };
+    let mut folder = None;
+    let daemon = Daemon::start_with(|home| {
+        folder = Some(home.join("certs.d"));
+        config(home)
+    })
+    .await;
+    let folder = folder.expect("folder");
+    let client = daemon.client("test", None).await;
+    let name = format!("{}/lib/box:1", server.host);
+    let (bytes, _) = make_held(&daemon, &name).await;
+    let host = &server.host;
+    let push = async || transfer(&client, image_store(&name, false), configured(&name)).await;
+
+    hosts(&folder, host, &format!("server = \"https://{host}\"\n"));
+    let error = push().await.expect_err("nobody vouches for it");
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+    assert!(
+        error.message().to_lowercase().contains("certificate"),
+        "{error}"
+    );
+
+    let authority = keys.path().join("cert.pem").display().to_string();
+    let named = format!("server = \"https://{host}\"\nca = \"{authority}\"\n");
+    hosts(&folder, host, &named);
+    push().await.expect("push");
+    forget(&client, &name).await;
+    hosts(
+        &folder,
+        host,
+        &format!("server = \"https://{host}\"\nskip_verify = true\n"),
+    );
+    transfer(&client, configured(&name), image_store(&name, false))
+        .await
+        .expect("pull unverified");
+    assert_eq!(client.read(&digest(&bytes)).await.expect("layer"), bytes);
 }
