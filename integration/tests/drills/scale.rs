@@ -237,12 +237,14 @@ fn docker_beside(count: usize) -> Result<()> {
     pids.push(peer.pid());
     let name = format!("lite-drill-docker-{}", std::process::id());
     let _meter = Meter::of(&name, &pids)?;
-    let fleet = Fleet {
+    let mut fleet = Fleet {
         socket: peer.socket(),
         made: AtomicUsize::new(0),
         groups: vec![meter::group(&name)],
     };
     fleet.grow(2, 1)?;
+    // That of the containers is there now.
+    fleet.groups.push(meter::group(&parent));
     let available = meter::available()?;
     let batch = fleet.grow(count, 1)?;
     std::thread::sleep(Duration::from_secs(3));
@@ -255,6 +257,7 @@ fn docker_beside(count: usize) -> Result<()> {
     let _ = command("find", ["/sys/fs/cgroup", "-depth", "-type", "d", "-path"])
         .arg(format!("*/{parent}*"))
         .arg("-delete")
+        .stderr(std::process::Stdio::null())
         .status();
     Ok(())
 }
