@@ -56,6 +56,19 @@ fn no_working_directory_lies_behind_a_descriptor() -> Result<()> {
             );
         }
     }
+    // An init that waits at its gate has its directory already.
+    for fd in 3..12 {
+        victim.config["process"]["cwd"] = format!("/proc/self/fd/{fd}").into();
+        victim.write_config()?;
+        let out = victim.shell(&format!(
+            "{LEAKY} $RUN create --pid-file pid $ID </dev/null >/dev/null 2>&1 && ls -a /proc/$(cat pid)/cwd/ && $RUN delete --force $ID"
+        ))?;
+        ensure!(
+            !out.stdout.contains("host-secret"),
+            "create, {fd}: {}",
+            out.stdout
+        );
+    }
     // One that was passed on is the program's, but not as a place to start from.
     victim.config["process"]["cwd"] = "/proc/self/fd/3".into();
     victim.write_config()?;
