@@ -73,26 +73,31 @@ impl Write for ChannelWriter {
     }
 }
 
-/// Sends a file or folder as a tar in which it has another name. An empty name stands for the
-/// contents of a folder.
-pub(crate) fn upload_tree(source: PathBuf, name: String) -> Upload {
+/// Sends what a function writes. Its failure is told as one to do `what`.
+pub(crate) fn upload_from(
+    what: String,
+    write: impl FnOnce(Box<dyn Write>) -> io::Result<()> + Send + 'static,
+) -> Upload {
     let (sender, receiver) = mpsc::channel(PIECES);
     tokio::task::spawn_blocking(move || {
         let writer = io::BufWriter::with_capacity(PIECE, ChannelWriter(sender.clone()));
-        let mut tar = tar::Builder::new(writer);
-        tar.follow_symlinks(false);
-        let done = add(&mut tar, &source, Path::new(&name))
-            .and_then(|()| tar.into_inner())
-            .and_then(|mut writer| writer.flush());
-        if let Err(cause) = done {
-            let cause = io::Error::new(
-                cause.kind(),
-                format!("archive {}: {}", source.display(), plain(&cause)),
-            );
+        if let Err(cause) = write(Box::new(writer)) {
+            let cause = io::Error::new(cause.kind(), format!("{what}: {}", plain(&cause)));
             let _ = sender.blocking_send(Err(cause));
         }
     });
     receiver
+}
+
+/// Sends a file or folder as a tar in which it has another name. An empty name stands for the
+/// contents of a folder.
+pub(crate) fn upload_tree(source: PathBuf, name: String) -> Upload {
+    upload_from(format!("archive {}", source.display()), move |writer| {
+        let mut tar = tar::Builder::new(writer);
+        tar.follow_symlinks(false);
+        add(&mut tar, &source, Path::new(&name))?;
+        tar.into_inner()?.flush()
+    })
 }
 
 fn add<W: Write>(tar: &mut tar::Builder<W>, path: &Path, name: &Path) -> io::Result<()> {

@@ -9,8 +9,9 @@ use crate::plugins::Plugin;
 const WIDTH: usize = 80;
 
 /// The commands that the first screen shows first.
-const COMMON: [&str; 11] = [
-    "run", "exec", "ps", "pull", "push", "images", "login", "logout", "search", "version", "info",
+const COMMON: [&str; 12] = [
+    "run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version",
+    "info",
 ];
 
 /// The usage lines of a command, without the word "Usage".

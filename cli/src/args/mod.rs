@@ -78,6 +78,7 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     Attach(verb::attach::Args),
+    Build(Box<verb::build::Args>),
     Commit(verb::commit::Args),
     Cp(verb::cp::Args),
     Create(Box<verb::create::Args>),
@@ -116,6 +117,9 @@ pub(crate) enum Verb {
     Update(Box<verb::update::Args>),
     Version(verb::version::Args),
     Wait(verb::wait::Args),
+    /// Manage builds
+    #[command(subcommand)]
+    Builder(BuilderVerb),
     /// Manage containers
     #[command(subcommand)]
     Container(ContainerVerb),
@@ -131,6 +135,9 @@ pub(crate) enum Verb {
     /// Manage the daemon's host
     #[command(subcommand)]
     System(SystemVerb),
+    /// Look at the programs of the chain
+    #[command(subcommand)]
+    Stack(verb::stack::Verb),
     /// Manage contexts
     #[command(subcommand)]
     Context(verb::context::Verb),
@@ -138,6 +145,13 @@ pub(crate) enum Verb {
     #[command(name = "__complete")]
     Complete(verb::completion::CompleteArgs),
     Man(verb::man::Args),
+}
+
+/// `docker-lite builder ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum BuilderVerb {
+    Build(Box<verb::build::Args>),
+    Prune(verb::prune::BuilderArgs),
 }
 
 /// `docker-lite container ...`
@@ -175,6 +189,7 @@ pub(crate) enum ContainerVerb {
 /// `docker-lite image ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageVerb {
+    Build(Box<verb::build::Args>),
     History(verb::history::Args),
     Import(verb::import::Args),
     Inspect(verb::inspect::ImageArgs),

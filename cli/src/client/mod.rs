@@ -12,6 +12,7 @@
 //!
 //! Paths and answers are Docker's; what lies in the bodies is `proto::engine`.
 
+pub(crate) mod control;
 mod patience;
 mod request;
 mod ssh;

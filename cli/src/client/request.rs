@@ -116,7 +116,7 @@ impl<'a> Request<'a> {
             }
         }
         let attempt = format!("{} {}{target}", self.method, client.host);
-        let broken = |cause: &dyn std::error::Error| ClientError::Connection {
+        let broken = |cause: &(dyn std::error::Error + 'static)| ClientError::Connection {
             attempt: attempt.clone(),
             cause: innermost(cause),
         };
@@ -290,12 +290,22 @@ fn full(bytes: Bytes) -> Body {
 }
 
 /// The cause at the root of an error: what happened, without who passed it on.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
+    loop {
+        if let Some(text) = error.downcast_ref().and_then(super::tls::told) {
+            return text;
+        }
+        // An io::Error passes over the error that it carries, and tells of that one's cause.
+        let carried = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        error = match (carried, error.source()) {
+            (Some(carried), _) => carried,
+            (None, Some(source)) => source,
+            (None, None) => return error.to_string(),
+        };
     }
-    error.to_string()
 }
 
 /// Escapes a value for a query.

@@ -26,6 +26,36 @@ fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     (!all.is_empty()).then_some(all)
 }
 
+/// What went wrong with TLS, in the words that docker's users know; none for what is no matter of TLS.
+pub(super) fn told(error: &rustls::Error) -> Option<String> {
+    use rustls::{AlertDescription, CertificateError, Error};
+    let certificate = |why: &str| Some(format!("tls: failed to verify certificate: x509: {why}"));
+    let remote = |why: &str| Some(format!("remote error: tls: {why}"));
+    match error {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            certificate("certificate signed by unknown authority")
+        }
+        Error::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        ) => certificate("certificate has expired or is not yet valid"),
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => certificate("certificate is not valid for the name of this host"),
+        Error::InvalidCertificate(other) => certificate(&other.to_string()),
+        Error::AlertReceived(alert) => match alert {
+            AlertDescription::UnknownCA => remote("unknown certificate authority"),
+            AlertDescription::BadCertificate => remote("bad certificate"),
+            AlertDescription::CertificateRequired => remote("certificate required"),
+            AlertDescription::CertificateExpired => remote("expired certificate"),
+            other => remote(&format!("{other:?}")),
+        },
+        _ => None,
+    }
+}
+
 /// The settings of a connection.
 pub(super) fn config(tls: &Tls) -> Result<ClientConfig, String> {
     check(&tls.material)?;

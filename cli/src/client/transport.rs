@@ -100,7 +100,7 @@ pub(crate) async fn connect(host: &str, address: &Address) -> Result<Stream, Cli
         },
         _ => ClientError::Connection {
             attempt: format!("connect to {host}"),
-            cause: cause.to_string(),
+            cause: super::request::innermost(&cause),
         },
     })
 }

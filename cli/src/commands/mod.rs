@@ -5,6 +5,7 @@
 
 pub(crate) mod attach;
 pub(crate) mod attached;
+pub(crate) mod build;
 pub(crate) mod commit;
 pub(crate) mod completion;
 pub(crate) mod context;
@@ -40,6 +41,7 @@ pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod save;
 pub(crate) mod search;
+pub(crate) mod stack;
 pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod stop;
@@ -55,7 +57,7 @@ pub(crate) use times::{from_stamp, long_time, moment, on_daemons_clock, stamp, z
 
 use std::collections::BTreeMap;
 
-use crate::args::{Cli, ContainerVerb, ImageVerb, SystemVerb, Verb};
+use crate::args::{BuilderVerb, Cli, ContainerVerb, ImageVerb, SystemVerb, Verb};
 use crate::client::{Client, ClientError};
 use crate::config::Config;
 use crate::error::{Failure, Outcome};
@@ -118,6 +120,8 @@ pub(crate) async fn execute(cli: Cli) -> Outcome {
 async fn dispatch(session: &Session, verb: Verb) -> Outcome {
     match verb {
         Verb::Attach(args) => attach::run(session, args).await,
+        Verb::Build(args) => build::run(session, *args).await,
+        Verb::Builder(verb) => builder(session, verb).await,
         Verb::Commit(args) => commit::run(session, args).await,
         Verb::Cp(args) => cp::run(session, args).await,
         Verb::Create(args) => create::run(session, *args).await,
@@ -160,6 +164,7 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome {
         Verb::Image(verb) => image(session, verb).await,
         Verb::Network(verb) => network::run(session, verb).await,
         Verb::Volume(verb) => volume::run(session, verb).await,
+        Verb::Stack(verb) => stack::run(session, verb).await,
         Verb::System(verb) => system(session, verb).await,
         Verb::Context(_) | Verb::Completion(_) | Verb::Complete(_) | Verb::Man(_) => {
             without_daemon()
@@ -170,6 +175,13 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome {
 /// These were handled before a client was made.
 fn without_daemon() -> Outcome {
     Err(Failure::new("this command needs no daemon"))
+}
+
+async fn builder(session: &Session, verb: BuilderVerb) -> Outcome {
+    match verb {
+        BuilderVerb::Build(args) => build::run(session, *args).await,
+        BuilderVerb::Prune(args) => prune::builder(session, args).await,
+    }
 }
 
 async fn container(session: &Session, verb: ContainerVerb) -> Outcome {
@@ -204,6 +216,7 @@ async fn container(session: &Session, verb: ContainerVerb) -> Outcome {
 
 async fn image(session: &Session, verb: ImageVerb) -> Outcome {
     match verb {
+        ImageVerb::Build(args) => build::run(session, *args).await,
         ImageVerb::History(args) => history::run(session, args).await,
         ImageVerb::Import(args) => import::run(session, args).await,
         ImageVerb::Inspect(args) => inspect::image(session, args).await,

@@ -61,6 +61,20 @@ pub(crate) struct VolumeArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
+    about = "Remove what the builder keeps for later builds",
+    override_usage = "[OPTIONS]",
+    before_help = "builder prune"
+)]
+pub(crate) struct BuilderArgs {
+    /// All of it, not only what is not used
+    #[arg(long, short = 'a')]
+    all: bool,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
     about = "Remove all that is not used",
     override_usage = "[OPTIONS]",
     before_help = "system prune"
@@ -178,6 +192,17 @@ async fn prune_build_cache(session: &Session, filter: &[String], all: bool) -> R
         }) => Ok((String::new(), 0)),
         Err(error) => Err(error),
     }
+}
+
+pub(crate) async fn builder(session: &Session, args: BuilderArgs) -> Outcome {
+    let warning = match args.all {
+        true => "WARNING! This will remove all build cache.",
+        false => "WARNING! This will remove all dangling build cache.",
+    };
+    if !args.how.agreed(warning)? {
+        return Ok(0);
+    }
+    told(prune_build_cache(session, &args.how.filter, args.all).await?)
 }
 
 fn told((text, bytes): (String, u64)) -> Outcome {

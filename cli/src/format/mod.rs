@@ -14,7 +14,9 @@ pub(crate) use local::local;
 pub(crate) use rows::{Row, Style, print_rows};
 pub(crate) use table::{TabWriter, VERSION_STYLE};
 pub(crate) use template::{FormatError, Template};
-pub(crate) use units::{ago, bytes_1000, bytes_1000_precise, bytes_1024, ellipsis, short_id};
+pub(crate) use units::{
+    ago, bytes_1000, bytes_1000_precise, bytes_1024, duration, ellipsis, short_id,
+};
 
 /// Writes text to standard output. A closed pipe is an error, not a panic.
 pub(crate) fn print(text: &str) -> io::Result<()> {
