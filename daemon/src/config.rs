@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{During, Error, Result};
 
 mod given;
+mod network;
 mod others;
 
 pub(crate) use given::Flags;
@@ -53,6 +54,7 @@ pub(crate) struct Config {
     pub(crate) ip_forward: bool,
     pub(crate) ip_masq: bool,
     pub(crate) icc: bool,
+    pub(crate) network: network::NetworkOptions,
     pub(crate) registry_mirrors: Vec<String>,
     pub(crate) insecure_registries: Vec<String>,
     pub(crate) labels: Vec<String>,
@@ -168,6 +170,7 @@ fn both(name: &str) -> Error {
 }
 
 fn join(flags: Flags, file: File) -> Result<Config> {
+    let network = network::options(&flags, &file)?;
     let tls = tls(&flags, &file)?;
     let (data_root, exec_root) = roots(&flags, &file)?;
     let hosts = hosts(one_list("hosts", flags.hosts, file.hosts)?, tls.is_some())?;
@@ -219,8 +222,6 @@ fn join(flags: Flags, file: File) -> Result<Config> {
     exec_opts(one_list("exec-opts", flags.exec_opt, file.exec_opts)?)?;
     // Live restore is always in effect; a configuration that asks for it or against it changes nothing.
     either("live-restore", flags.live_restore, file.live_restore)?;
-    // Of no effect yet: ports are not published.
-    either("userland-proxy", flags.userland_proxy, file.userland_proxy)?;
     let shutdown_timeout = either(
         "shutdown-timeout",
         flags.shutdown_timeout,
@@ -251,6 +252,7 @@ fn join(flags: Flags, file: File) -> Result<Config> {
         ip_forward: either("ip-forward", flags.ip_forward, file.ip_forward)?.unwrap_or(true),
         ip_masq: either("ip-masq", flags.ip_masq, file.ip_masq)?.unwrap_or(true),
         icc: either("icc", flags.icc, file.icc)?.unwrap_or(true),
+        network,
         registry_mirrors: one_list(
             "registry-mirrors",
             flags.registry_mirror,

@@ -31,6 +31,7 @@ mod frames;
 mod images;
 mod logs;
 mod metrics;
+mod net;
 mod network;
 mod notify;
 mod random;
@@ -64,7 +65,7 @@ use crate::config::{Config, Flags};
 use crate::db::Db;
 use crate::error::{During, Error, Result};
 
-pub use launcher::detached;
+pub use launcher::{detached, net};
 
 mod launcher {
     use std::ffi::OsString;
@@ -73,6 +74,11 @@ mod launcher {
     /// Runs the launcher of a detached program, if these are its arguments.
     pub fn detached(arguments: &[OsString]) -> Option<ExitCode> {
         crate::supervise::detached(arguments)
+    }
+
+    /// Runs the helper of the networks, if these are its arguments.
+    pub fn net(arguments: &[OsString]) -> Option<ExitCode> {
+        crate::net::main(arguments)
     }
 }
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
-    if let Some(code) = daemon::detached(&arguments) {
+    if let Some(code) = daemon::detached(&arguments).or_else(|| daemon::net(&arguments)) {
         return code;
     }
     match daemon::main(arguments) {

@@ -11,6 +11,7 @@
 //! pidfd, and the lock asked once more, names the process for certain. The child outlives us; a dead one is replaced at once, one
 //! that dies young after a growing pause.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -120,7 +121,7 @@ pub(crate) async fn end(place: &Place) -> Result<()> {
 }
 
 /// Returns when the process has ended. A thread waits for it: a pidfd is readable from the process's end on.
-async fn ended(process: OwnedFd) -> Result<()> {
+pub(crate) async fn ended(process: OwnedFd) -> Result<()> {
     let (tell, told) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
         .name("containerd-end".into())
@@ -137,7 +138,7 @@ async fn ended(process: OwnedFd) -> Result<()> {
 }
 
 /// The process that holds the lock, if there is one.
-fn find(lock: &Path) -> Result<Option<OwnedFd>> {
+pub(crate) fn find(lock: &Path) -> Result<Option<OwnedFd>> {
     let file = match File::open(lock) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -191,43 +192,54 @@ fn spawn(place: &Place) -> Result<std::process::Child> {
         .with_file_name(proto::layout::program::CONTAINERD)
         .canonicalize()
         .unwrap_or_else(|_| proto::layout::program::CONTAINERD.into());
-    let mut command = Command::new("/proc/self/exe");
-    command
+    let arguments: Vec<OsString> = vec![
+        "--root".into(),
+        place.root.clone().into(),
+        "--state".into(),
+        place.state.clone().into(),
+        "--address".into(),
+        place.address().into(),
+        "--log-level".into(),
+        place.log_level.clone().into(),
+    ];
+    let log = place.state.join("containerd.log");
+    spawn_detached(&place.lock(), &program, &arguments, &log)
+}
+
+/// Starts a program that outlives us and holds the lock for as long as it lives.
+pub(crate) fn spawn_detached(
+    lock: &Path,
+    program: &Path,
+    arguments: &[OsString],
+    log_file: &Path,
+) -> Result<std::process::Child> {
+    Command::new("/proc/self/exe")
         .arg(DETACHED)
-        .arg(place.lock())
-        .arg(&program)
-        .arg("--root")
-        .arg(&place.root)
-        .arg("--state")
-        .arg(&place.state)
-        .arg("--address")
-        .arg(place.address())
-        .arg("--log-level")
-        .arg(&place.log_level)
+        .arg(lock)
+        .arg(program)
+        .args(arguments)
         .env_remove("LISTEN_FDS")
         .env_remove("LISTEN_PID")
         .env_remove("NOTIFY_SOCKET")
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(log(place)?);
-    command
+        .stderr(log(log_file)?)
         .spawn()
         .during(|| format!("start {}", program.display()))
 }
 
 /// Where its messages go: our own stderr, unless that is a pipe, whose reader may die with us.
-fn log(place: &Place) -> Result<Stdio> {
+fn log(path: &Path) -> Result<Stdio> {
     let piped = std::fs::metadata("/proc/self/fd/2").is_ok_and(|m| m.file_type().is_fifo());
     if !piped {
         return Ok(Stdio::inherit());
     }
-    let path = place.state.join("containerd.log");
     let file = OpenOptions::new()
         .create(true)
         .append(true)
         .mode(0o600)
-        .open(&path)
+        .open(path)
         .during(|| format!("open {}", path.display()))?;
     Ok(file.into())
 }

@@ -25,6 +25,7 @@ pub mod eventually;
 pub mod http;
 pub mod images;
 pub mod leaks;
+pub mod outside;
 pub mod peers;
 pub mod programs;
 pub mod require;

@@ -19,6 +19,9 @@ use crate::{eventually, require};
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
+/// The process that serves ports and names for dockerd-lite, as [`Stack::pids_of`] calls it.
+pub const NET: &str = "dockerd-lite net";
+
 /// A running stack.
 #[derive(Debug)]
 pub struct Stack {
@@ -196,10 +199,14 @@ impl Stack {
             };
             let cmdline = String::from_utf8_lossy(&cmdline).into_owned();
             let first = cmdline.split('\0').next().unwrap_or_default();
-            if Path::new(first).file_name() == Some(OsStr::new(program))
-                && cmdline.contains(&dir)
-                && alive(pid)
-            {
+            // `dockerd-lite net` is a program of its own but for its file
+            let helper = cmdline.split('\0').nth(1) == Some("net");
+            let file = Path::new(first).file_name().and_then(OsStr::to_str);
+            let name = match (file, helper) {
+                (Some("dockerd-lite"), true) => Some(NET),
+                (file, _) => file,
+            };
+            if name == Some(program) && cmdline.contains(&dir) && alive(pid) {
                 pids.push(pid);
             }
         }
@@ -258,13 +265,17 @@ impl Stack {
             wait_end(&mut daemon, Duration::from_secs(10))
                 .context("dockerd-lite does not end on SIGTERM")?;
         }
-        for pid in self.pids_of("containerd-lite")? {
-            send(pid, Signal::SIGTERM)?;
+        for program in ["containerd-lite", NET] {
+            for pid in self.pids_of(program)? {
+                send(pid, Signal::SIGTERM)?;
+            }
+            let what = format!("{program} ends");
+            eventually::within(Duration::from_secs(5), &what, || {
+                ensure!(self.pids_of(program)?.is_empty(), "it is running");
+                Ok(())
+            })?;
         }
-        eventually::within(Duration::from_secs(5), "containerd-lite ends", || {
-            ensure!(self.pids_of("containerd-lite")?.is_empty(), "it is running");
-            Ok(())
-        })
+        Ok(())
     }
 }
 
@@ -308,7 +319,7 @@ pub(crate) fn end_all(scope: &Scope) {
 }
 
 /// A sleeping process that holds a new network namespace.
-pub(crate) fn hold_namespace() -> Result<Child> {
+pub fn hold_namespace() -> Result<Child> {
     let holder = Command::new("unshare")
         .args([
             "--net",

@@ -6,6 +6,7 @@ use super::{Session, all_told, container_path};
 use crate::args::int;
 use crate::error::{Failure, Outcome};
 use crate::format::print;
+use crate::options::ports::published;
 use crate::options::resources::restart_policy;
 use crate::options::values::{byte_size, cpus, swap_size};
 
@@ -55,6 +56,12 @@ pub(crate) struct Args {
     /// Limit of processes (-1 for none)
     #[arg(long, value_name = "int", value_parser = int)]
     pids_limit: Option<i64>,
+    /// Publish a port of the container from now on
+    #[arg(long, value_name = "list", action = clap::ArgAction::Append)]
+    publish_add: Vec<String>,
+    /// Publish a port of the container no more: as it was published, or PORT[/PROTO] for all of it
+    #[arg(long, value_name = "list", action = clap::ArgAction::Append)]
+    publish_rm: Vec<String>,
     /// When to restart the container after it has ended
     #[arg(long, value_name = "string")]
     restart: Option<String>,
@@ -105,15 +112,21 @@ fn body(args: &Args) -> Result<UpdateBody, Failure> {
         Some(text) => restart_policy(text)?,
         None => RestartPolicy::default(),
     };
+    let (_, publish_add) = published(&args.publish_add)?;
+    let (_, publish_remove) = published(&args.publish_rm)?;
     let body = UpdateBody {
         resources,
         restart_policy,
+        publish_add,
+        publish_remove,
     };
     let unset = [
         args.blkio_weight.is_none(),
         args.cpuset_cpus.is_none(),
         args.cpuset_mems.is_none(),
         args.restart.is_none(),
+        args.publish_add.is_empty(),
+        args.publish_rm.is_empty(),
         [
             args.cpu_period,
             args.cpu_quota,

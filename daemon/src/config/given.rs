@@ -55,6 +55,21 @@ pub(crate) struct Flags {
     /// Make packet filter rules [default: true]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(super) iptables: Option<bool>,
+    /// Addresses of containers on the default bridge, as CIDR within its subnet
+    #[arg(long, value_name = "CIDR")]
+    pub(super) fixed_cidr: Option<String>,
+    /// Where networks get subnets: base=CIDR,size=BITS, may be repeated
+    #[arg(long, value_name = "POOL")]
+    pub(super) default_address_pool: Vec<String>,
+    /// Host address of published ports that name none [default: all]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) ip: Option<String>,
+    /// What host-gateway of --add-host stands for [default: the default bridge's address]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) host_gateway_ip: Vec<String>,
+    /// Lead published ports through the host's own rules for incoming packets [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) host_firewall: Option<bool>,
     /// Switch IP forwarding on [default: true]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(super) ip_forward: Option<bool>,
@@ -198,6 +213,11 @@ pub(super) struct File {
     pub(super) bridge: Option<String>,
     pub(super) bip: Option<String>,
     pub(super) iptables: Option<bool>,
+    pub(super) fixed_cidr: Option<String>,
+    pub(super) default_address_pools: Vec<FilePool>,
+    pub(super) ip: Option<String>,
+    pub(super) host_gateway_ip: Option<String>,
+    pub(super) host_firewall: Option<bool>,
     pub(super) ip_forward: Option<bool>,
     pub(super) ip_masq: Option<bool>,
     pub(super) icc: Option<bool>,
@@ -231,6 +251,13 @@ pub(super) struct File {
     pub(super) tlscacert: Option<PathBuf>,
     pub(super) tlscert: Option<PathBuf>,
     pub(super) tlskey: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct FilePool {
+    pub(super) base: String,
+    pub(super) size: u8,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

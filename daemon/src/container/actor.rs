@@ -49,6 +49,17 @@ pub(crate) enum Command {
     Freeze { on: bool, reply: Reply<()> },
     /// Give it another name, already reserved.
     Rename { name: String, reply: Reply<()> },
+    /// Put it on a network.
+    Connect {
+        network: Arc<crate::network::Record>,
+        settings: Box<proto::engine::EndpointSettings>,
+        reply: Reply<()>,
+    },
+    /// Take it off a network.
+    Disconnect {
+        network: Arc<crate::network::Record>,
+        reply: Reply<()>,
+    },
     /// Change limits and restart policy.
     Update {
         body: Box<proto::engine::UpdateBody>,
@@ -172,9 +183,10 @@ impl Actor {
     }
 
     async fn handle(&mut self, command: Command) {
+        // Boxed where there is much in it: an unoptimized build would have all of it on the thread's small stack.
         // Whoever asked may have gone; then nobody needs the answer.
         match command {
-            Command::Start(reply) => drop(reply.send(self.start().await)),
+            Command::Start(reply) => drop(reply.send(Box::pin(self.start()).await)),
             Command::Kill {
                 signal,
                 stops,
@@ -183,18 +195,26 @@ impl Actor {
             } => drop(reply.send(self.kill(signal, stops, asked).await)),
             Command::Attach { input, reply } => self.attach(input, reply).await,
             Command::Freeze { on, reply } => drop(reply.send(self.freeze(on).await)),
-            Command::Rename { name, reply } => drop(reply.send(self.rename(name).await)),
-            Command::Update { body, reply } => drop(reply.send(self.update(*body).await)),
+            Command::Rename { name, reply } => drop(reply.send(Box::pin(self.rename(name)).await)),
+            Command::Connect {
+                network,
+                settings,
+                reply,
+            } => drop(reply.send(Box::pin(self.connect(network, *settings)).await)),
+            Command::Disconnect { network, reply } => {
+                drop(reply.send(Box::pin(self.disconnect(network)).await));
+            }
+            Command::Update { body, reply } => drop(reply.send(Box::pin(self.update(*body)).await)),
             Command::Remove {
                 force,
                 volumes,
                 reply,
             } => drop(reply.send(self.remove(force, volumes).await)),
-            Command::Exited(exit) => self.exited(exit).await,
+            Command::Exited(exit) => Box::pin(self.exited(exit)).await,
             Command::Oom => self.oom().await,
             Command::Reconcile { task, first, reply } => {
                 self.unanswered = Some(reply);
-                let outcome = self.reconcile(task, first).await;
+                let outcome = Box::pin(self.reconcile(task, first)).await;
                 self.answer(outcome);
             }
         }

@@ -123,6 +123,8 @@ impl Actor {
         }
         self.publish();
         self.app.containers.release(&old, &self.record.id);
+        let (app, id, new) = (&self.app, &self.record.id, &self.record.name);
+        app.network.rename(id, &old, new).await?;
         self.emit("rename", &[("oldName", format!("/{old}"))]);
         Ok(())
     }
@@ -145,6 +147,8 @@ impl Actor {
                 ));
             }
         }
+        self.republish(&body.publish_add, &body.publish_remove)
+            .await?;
         if self.record.state.running().is_some() {
             let spec = serde_json::to_vec(&resources::limits(&limits)?)
                 .map_err(|e| Error::internal(format!("encode limits: {e}")))?;

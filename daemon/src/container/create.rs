@@ -65,7 +65,7 @@ pub(crate) async fn create(
             _ => id[..12].to_owned(),
         };
     }
-    let networks = plumbing::networks(app, &mut host, &config.mac_address, body.networking_config)?;
+    let networks = plumbing::networks(app, &mut host, &config, body.networking_config)?;
     let name = reserve(app, wanted_name, &id)?;
     let record = Record {
         version: record::VERSION,
@@ -338,9 +338,6 @@ fn check_host(app: &App, host: &mut HostConfig, warnings: &mut Vec<String>) -> R
         if host.readonly_paths.is_none() {
             host.readonly_paths = list(spec::READONLY);
         }
-    }
-    if host.links.as_ref().is_some_and(|links| !links.is_empty()) {
-        return Err(Error::unimplemented("links are not supported yet"));
     }
     if host.oom_score_adj < -1000 || host.oom_score_adj > 1000 {
         return Err(Error::invalid(format!(

@@ -41,11 +41,10 @@ pub(super) async fn describe(
         host.cap_drop.as_deref().unwrap_or_default(),
         &capabilities::held(),
     )?;
-    let env = spec::process::environment(
-        &record.config.hostname,
-        config.tty,
-        record.config.env.as_deref().unwrap_or_default(),
-    );
+    let mut given = record.config.env.clone().unwrap_or_default();
+    // One that was linked to may have ended: then nothing is said of it.
+    given.extend(crate::network::links::link_variables(app, record).unwrap_or_default());
+    let env = spec::process::environment(&record.config.hostname, config.tty, &given);
     let security = spec::Security::parse(&spec::security_options(&app.config, host))?;
     let process = spec::process::build(spec::process::Wanted {
         args: config.cmd.clone().unwrap_or_default(),

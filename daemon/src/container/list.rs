@@ -157,7 +157,11 @@ fn matches(app: &App, filters: &Filters, record: &Record) -> bool {
             each.any(|p| p.name == wanted || p.destination == wanted || p.source == wanted)
         })
         && filters.any("expose", |port| exposes(record, port))
-        && filters.any("publish", |_| false)
+        && filters.any("publish", |wanted| {
+            let ports = super::plumbing::ports(app, record);
+            let mut published = ports.iter().filter(|port| port.public_port > 0);
+            published.any(|port| is_port(port, wanted))
+        })
         && filters.any("is-task", |wanted| matches!(wanted, "false" | "0"))
         && filters.any("isolation", |_| true)
 }
@@ -191,6 +195,16 @@ fn exposes(record: &Record, wanted: &str) -> bool {
 fn health_word(handle: &Handle) -> &'static str {
     let known = handle.health().get();
     known.map_or("none", |health| health.status.word())
+}
+
+/// Whether a published port is the one, or in the range, that a filter names: `80`, `80/udp`, `8000-8010/tcp`.
+fn is_port(port: &proto::engine::Port, wanted: &str) -> bool {
+    let (range, kind) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
+    let (from, to) = range.split_once('-').unwrap_or((range, range));
+    let (Ok(from), Ok(to)) = (from.parse::<u16>(), to.parse::<u16>()) else {
+        return false;
+    };
+    port.kind == kind && (from..=to).contains(&port.public_port)
 }
 
 fn summary(app: &App, handle: &Handle, now: i64) -> ContainerSummary {

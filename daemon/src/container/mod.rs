@@ -27,6 +27,7 @@ pub(crate) mod inspect;
 pub(crate) mod list;
 mod lost;
 pub(crate) mod name;
+mod networking;
 mod plumbing;
 mod reconcile;
 pub(crate) mod record;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use oci_spec::runtime::Mount as SpecMount;
-use proto::engine::{EndpointSettings, HostConfig, NetworkSettings, NetworkingConfig, Port, Set};
+use proto::engine::{
+    Config, EndpointSettings, HostConfig, NetworkSettings, NetworkingConfig, Port, Set,
+};
 use proto::error::ErrorKind;
 
 use super::record::Record;
@@ -19,10 +21,10 @@ use crate::volumes::runtime::volume_names;
 pub(super) fn networks(
     app: &App,
     host: &mut HostConfig,
-    mac: &str,
+    config: &Config,
     wanted: Option<NetworkingConfig>,
 ) -> Result<BTreeMap<String, EndpointSettings>> {
-    network::wanted(app, host, mac, wanted)
+    crate::network::wanted::wanted(app, host, config, wanted)
 }
 
 /// The mounts of a container to be created; makes the volumes among them.
@@ -92,9 +94,9 @@ pub(super) async fn release_endpoint(app: &App, record: &Record) {
     }
 }
 
-/// Looks whether a container that kept running has its endpoint.
+/// Makes the networks of a container that kept running what its record says.
 pub(super) async fn restore_endpoint(app: &App, record: &Record) -> Result<()> {
-    network::check(app, record)
+    crate::network::mend::restore(app, record).await
 }
 
 /// The user's mounts for the spec.
@@ -104,22 +106,12 @@ pub(super) async fn mounts(app: &App, record: &Record) -> Result<Vec<SpecMount>>
 
 /// The networks as inspect shows them.
 pub(super) fn settings(app: &App, record: &Record) -> NetworkSettings {
-    network::shown(app, record)
+    crate::network::show::container(app, record)
 }
 
 /// The ports as a list shows them.
-pub(super) fn ports(_app: &App, record: &Record) -> Vec<Port> {
-    let exposed = record.config.exposed_ports.keys();
-    exposed
-        .filter_map(|text| {
-            let (port, kind) = text.split_once('/').unwrap_or((text, "tcp"));
-            Some(Port {
-                private_port: port.parse().ok()?,
-                kind: kind.to_owned(),
-                ..Port::default()
-            })
-        })
-        .collect()
+pub(super) fn ports(app: &App, record: &Record) -> Vec<Port> {
+    crate::network::show::listed_ports(app, record)
 }
 
 /// Whether the container is on the network that a filter names by id.

@@ -38,7 +38,7 @@ pub(super) struct Failed {
 pub(super) async fn launch(actor: &mut Actor) -> std::result::Result<Running, Failed> {
     let began = std::time::Instant::now();
     actor.asked = None;
-    match attempt(actor).await {
+    match Box::pin(attempt(actor)).await {
         Ok(running) => {
             let counters = &actor.app.counters;
             counters.took(crate::metrics::Action::Start, began.elapsed());
@@ -60,13 +60,14 @@ pub(super) async fn launch(actor: &mut Actor) -> std::result::Result<Running, Fa
 }
 
 async fn attempt(actor: &mut Actor) -> std::result::Result<Running, lost::Failure> {
+    actor.complete_networks()?;
     let app = actor.app.clone();
     let id = actor.record.id.clone();
     let files = Files::of(&app.config, &id);
     super::foreign::end(&files).await;
     files.prepare(actor.record.config.open_stdin)?;
     let rootfs = snapshot_mounts(&app, &actor.record).await?;
-    let spec = describe(&app, &actor.record, &rootfs).await?;
+    let spec = Box::pin(describe(&app, &actor.record, &rootfs)).await?;
     let request = tasks::CreateTaskRequest {
         container_id: id.clone(),
         rootfs,
@@ -76,7 +77,7 @@ async fn attempt(actor: &mut Actor) -> std::result::Result<Running, lost::Failur
         terminal: actor.record.config.tty,
         ..Default::default()
     };
-    let made = create_task(&app, &actor.record, &files, spec, request)
+    let made = Box::pin(create_task(&app, &actor.record, &files, spec, request))
         .await
         .map_err(|e| e.during("failed to create task for container"))?;
     // They must be connected before the process can write.
@@ -215,12 +216,15 @@ async fn describe(app: &App, record: &Record, rootfs: &[Mount]) -> Result<Vec<u8
         &accounts.group,
         host.group_add.as_deref().unwrap_or_default(),
     )?;
-    let (network, mut mounts) = super::plumbing::endpoint(app, record).await?;
+    let (network, mut mounts) = Box::pin(super::plumbing::endpoint(app, record)).await?;
     mounts.extend(super::plumbing::mounts(app, record).await?);
     let (path, args, init) = super::init::wrap(&app.config, record)?;
     mounts.extend(init);
     let ipc = ipc(app, record)?;
     let shm = shm(app, record)?;
+    let mut config = record.config.clone();
+    let links = crate::network::links::link_variables(app, record)?;
+    config.env.get_or_insert_default().extend(links);
     let security = spec::security_options(&app.config, host);
     let held = spec::capabilities::held();
     let hostname = rustix::system::uname();
@@ -228,7 +232,7 @@ async fn describe(app: &App, record: &Record, rootfs: &[Mount]) -> Result<Vec<u8
         id: &record.id,
         path: &path,
         args: &args,
-        config: &record.config,
+        config: &config,
         host,
         security: &security,
         user,

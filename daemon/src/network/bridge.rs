@@ -1,20 +1,18 @@
-//! The bridge of the default network: made where there is none, and only ever ours.
+//! Bridges: made where there is none, and only ever ours.
 //!
 //! Another daemon may own `docker0` in this namespace. What marks a bridge as ours is its hardware address, which is drawn
 //! once, recorded before the bridge is made, and given to it in the same message that makes it: there is no moment at
 //! which a bridge of ours is unmarked. A foreign `docker0` is left alone and another name taken; a bridge that `--bridge`
 //! names is used as it is.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::TryStreamExt;
-use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteType};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, RouteMessageBuilder};
 
-use super::endpoint::{errno, netlink};
 use super::ipam::Subnet;
 use crate::error::{During, Error, Result};
 
@@ -27,6 +25,8 @@ pub(super) struct Link {
     pub(super) mac: Vec<u8>,
     /// Whether it is a bridge.
     pub(super) is_bridge: bool,
+    /// Index of the bridge that it is a port of.
+    pub(super) controller: Option<u32>,
 }
 
 /// A connection to netlink in this process's namespace; closed with the handle.
@@ -52,10 +52,12 @@ fn read(message: &LinkMessage) -> Link {
         index: message.header.index,
         mac: Vec::new(),
         is_bridge: false,
+        controller: None,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Address(mac) => link.mac.clone_from(mac),
+            LinkAttribute::Controller(index) => link.controller = Some(*index),
             LinkAttribute::LinkInfo(infos) => {
                 link.is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
             }
@@ -78,30 +80,38 @@ pub(super) async fn make(handle: &Handle, name: &str, mac: [u8; 6]) -> Result<bo
     }
 }
 
-/// Sets the bridge up with this address and no other IPv4 address.
+/// Sets the bridge up with these addresses and no others, but for link-local ones.
 pub(super) async fn configure(
     handle: &Handle,
     name: &str,
     index: u32,
-    gateway: Ipv4Addr,
-    bits: u8,
+    wanted: &[(IpAddr, u8)],
     mtu: u32,
 ) -> Result<()> {
-    let mut there = false;
-    for (message, address, found_bits) in addresses(handle, index).await? {
-        if address == gateway && found_bits == bits {
-            there = true;
+    let mut missing = wanted.to_vec();
+    for (message, address, bits) in addresses(handle, index).await? {
+        if let Some(at) = missing.iter().position(|w| *w == (address, bits)) {
+            missing.remove(at);
+            continue;
+        }
+        if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
             continue;
         }
         let gone = handle.address().del(message).execute().await;
         gone.map_err(netlink)
             .during(|| format!("take the address {address} from {name}"))?;
     }
-    if !there {
-        let add = handle.address().add(index, gateway.into(), bits).execute();
-        add.await
+    for (address, bits) in missing {
+        let mut add = handle.address().add(index, address, bits);
+        if address.is_ipv6() {
+            let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+            std::fs::write(&path, "0").during(|| format!("turn on IPv6 in {path}"))?;
+            add.message_mut().header.flags = AddressHeaderFlags::Nodad;
+        }
+        add.execute()
+            .await
             .map_err(netlink)
-            .during(|| format!("give {name} the address {gateway}/{bits}"))?;
+            .during(|| format!("give {name} the address {address}/{bits}"))?;
     }
     let mut message = LinkUnspec::new_with_index(index).up();
     if mtu > 0 {
@@ -113,11 +123,11 @@ pub(super) async fn configure(
         .during(|| format!("set {name} up"))
 }
 
-/// The IPv4 addresses of an interface.
+/// The addresses of an interface.
 pub(super) async fn addresses(
     handle: &Handle,
     index: u32,
-) -> Result<Vec<(AddressMessage, Ipv4Addr, u8)>> {
+) -> Result<Vec<(AddressMessage, IpAddr, u8)>> {
     let all: Vec<AddressMessage> = handle
         .address()
         .get()
@@ -127,20 +137,41 @@ pub(super) async fn addresses(
         .map_err(netlink)
         .during(|| "list addresses")?;
     let read = |message: AddressMessage| {
-        let v4 = message.header.family == AddressFamily::Inet && message.header.index == index;
-        let address = message
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                AddressAttribute::Local(std::net::IpAddr::V4(address)) => Some(*address),
-                _ => None,
-            });
+        let here = message.header.index == index;
+        let found = |attribute: &AddressAttribute| match attribute {
+            AddressAttribute::Local(address) => Some(*address),
+            _ => None,
+        };
+        let other = |attribute: &AddressAttribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        };
+        let local = message.attributes.iter().find_map(found);
+        let address = local.or_else(|| message.attributes.iter().find_map(other));
         let bits = message.header.prefix_len;
         address
-            .filter(|_| v4)
+            .filter(|_| here)
             .map(|address| (message, address, bits))
     };
     Ok(all.into_iter().filter_map(read).collect())
+}
+
+/// The addresses of all interfaces.
+pub(super) async fn all_addresses(handle: &Handle) -> Result<Vec<IpAddr>> {
+    let all: Vec<AddressMessage> = handle
+        .address()
+        .get()
+        .execute()
+        .try_collect()
+        .await
+        .map_err(netlink)
+        .during(|| "list addresses")?;
+    let address = |attribute: &AddressAttribute| match attribute {
+        AddressAttribute::Local(address) | AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    };
+    let attributes = all.iter().flat_map(|message| &message.attributes);
+    Ok(attributes.filter_map(address).collect())
 }
 
 /// The subnets that this host has routes to by other interfaces than `except`.
@@ -179,7 +210,7 @@ pub(super) async fn routed(handle: &Handle, except: Option<u32>) -> Result<Vec<S
                 .iter()
                 .find_map(|attribute| match attribute {
                     RouteAttribute::Destination(RouteAddress::Inet(address)) => {
-                        Some(Subnet::around(*address, bits))
+                        Some(Subnet::new((*address).into(), bits))
                     }
                     _ => None,
                 }),
@@ -196,8 +227,11 @@ pub(super) async fn remove(handle: &Handle, name: &str, index: u32) -> Result<()
 }
 
 /// Lets the host pass packets between its interfaces. Where that is not allowed, it must be on already.
-pub(super) fn forward_packets() -> Result<()> {
-    let path = "/proc/sys/net/ipv4/ip_forward";
+pub(super) fn forward_packets(v6: bool) -> Result<()> {
+    let path = match v6 {
+        true => "/proc/sys/net/ipv6/conf/all/forwarding",
+        false => "/proc/sys/net/ipv4/ip_forward",
+    };
     let what = || format!("read {path}");
     if std::fs::read_to_string(path).during(what)?.trim() == "1" {
         return Ok(());
@@ -207,4 +241,40 @@ pub(super) fn forward_packets() -> Result<()> {
             "turn on forwarding in {path} (or start with --ip-forward=false)"
         ))
     })
+}
+
+/// Removes the host's end of a pair, and with it the other; one that is not there is no error.
+pub(super) async fn remove_veth(handle: &Handle, name: &str) -> Result<()> {
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::IfName(name.to_owned()));
+    match handle.link().del_with_message(message).execute().await {
+        Ok(()) => Ok(()),
+        Err(e) if errno(&e) == Some(rustix::io::Errno::NODEV.raw_os_error()) => Ok(()),
+        Err(e) => Err(netlink(e).during(format!("remove interface {name}"))),
+    }
+}
+
+/// Makes an interface a port of a bridge.
+pub(super) async fn join(handle: &Handle, link: u32, bridge: u32) -> Result<()> {
+    let message = LinkUnspec::new_with_index(link).controller(bridge).up();
+    let set = handle.link().set(message.build()).execute();
+    set.await.map_err(netlink).during(|| "put it on its bridge")
+}
+
+/// The kernel's error number in an answer.
+pub(super) fn errno(error: &rtnetlink::Error) -> Option<i32> {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => Some(-message.raw_code()),
+        _ => None,
+    }
+}
+
+/// An answer of the kernel as our error.
+pub(super) fn netlink(error: rtnetlink::Error) -> Error {
+    match errno(&error) {
+        Some(number) => Error::internal(std::io::Error::from_raw_os_error(number).to_string()),
+        None => Error::internal(error.to_string()),
+    }
 }

@@ -1,224 +1,144 @@
-//! A container's place on the bridge: a network namespace, pinned by a bind mount, and a veth pair into it.
-//!
-//! ```text
-//!  host namespace                      container's namespace
-//!  docker0 172.17.0.1/16 ── vethXXXXXXX ══ eth0 172.17.0.N/16      lo
-//!                                          default via 172.17.0.1
-//! ```
-//!
-//! One thread does it all and is gone afterwards, for it ends up in the new namespace: a connection to the host's netlink,
-//! the new namespace, its pin, a second connection from within, then six messages. No process is forked. A failure unpins;
-//! the namespace, and with it the pair, goes when the thread does.
+//! The places of containers on networks, as their files keep them.
 
-use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
-use nix::sched::{CloneFlags, unshare};
-use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
-use rtnetlink::{
-    AddressMessageBuilder, Handle, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
-    RouteMessageBuilder,
-};
-use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::error::{During, Error, Result};
-
-/// Index of the interface within the namespace: the first after lo.
-const ETH0: u32 = 2;
-
-/// What shall be built.
-#[derive(Debug, Clone)]
-pub(super) struct Plan {
-    /// Where the namespace is pinned.
-    pub(super) netns: PathBuf,
-    /// Index of the bridge.
-    pub(super) bridge: u32,
-    /// Name of the host's end.
-    pub(super) veth: String,
-    /// Hardware address of the container's end.
-    pub(super) mac: [u8; 6],
-    /// The container's address.
-    pub(super) ip: Ipv4Addr,
+/// An address on a network, and the way out by it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Address {
+    pub(crate) ip: IpAddr,
     /// Bits of the subnet.
-    pub(super) bits: u8,
-    /// The default gateway.
-    pub(super) gateway: Ipv4Addr,
-    /// Other containers on the bridge cannot be reached.
-    pub(super) isolated: bool,
-    /// Largest packet, or 0 for the kernel's default.
-    pub(super) mtu: u32,
+    pub(crate) bits: u8,
+    #[serde(default)]
+    pub(crate) gateway: Option<IpAddr>,
 }
 
-/// Builds it.
-pub(super) async fn build(plan: Plan) -> Result<()> {
-    let (done, outcome) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new()
-        .name("netns".into())
-        .stack_size(512 << 10)
-        .spawn(move || {
-            // Nobody waits any more if the request was dropped; the record of the endpoint leads to its removal then.
-            let _ = done.send(build_here(&plan));
-        })
-        .during(|| "start the thread that makes a network namespace")?;
-    outcome
-        .await
-        .map_err(|_| Error::internal("the thread that makes a network namespace has ended early"))?
+/// A container's place on one network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Endpoint {
+    pub(crate) id: String,
+    /// Id of the network.
+    pub(crate) network: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// The interface within the namespace.
+    pub(crate) interface: String,
+    /// The host's end of it; empty where there is none.
+    #[serde(default)]
+    pub(crate) veth: String,
+    pub(crate) mac: String,
+    #[serde(default)]
+    pub(crate) v4: Option<Address>,
+    #[serde(default)]
+    pub(crate) v6: Option<Address>,
+    /// Under which the others on the network find it.
+    #[serde(default)]
+    pub(crate) names: Vec<String>,
+    /// Names that only this container knows on this network, and the containers they mean.
+    #[serde(default)]
+    pub(crate) links: BTreeMap<String, String>,
+    /// The way out is by the endpoint with the highest.
+    #[serde(default)]
+    pub(crate) priority: i64,
+    #[serde(flatten)]
+    pub(crate) other: BTreeMap<String, Value>,
 }
 
-/// Builds it on this thread, which is lost for anything else.
-fn build_here(plan: &Plan) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .during(|| "start the runtime of netlink")?;
-    let _context = runtime.enter();
-    let host = connect(&runtime).during(|| "open netlink")?;
-    unshare(CloneFlags::CLONE_NEWNET).during(|| "make a network namespace")?;
-    pin(&plan.netns)?;
-    let built = connect(&runtime)
-        .during(|| "open netlink in the new namespace")
-        .and_then(|inside| runtime.block_on(wire(plan, &host, &inside)));
-    if built.is_err() {
-        unpin(&plan.netns).ok();
+impl Endpoint {
+    /// Its addresses.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.v4.iter().chain(&self.v6)
     }
-    built
-}
 
-fn connect(runtime: &tokio::runtime::Runtime) -> std::io::Result<Handle> {
-    let (connection, handle, _) = rtnetlink::new_connection()?;
-    runtime.spawn(connection);
-    Ok(handle)
-}
-
-async fn wire(plan: &Plan, host: &Handle, inside: &Handle) -> Result<()> {
-    // Before eth0 comes, which takes it over. The loopback keeps ::1.
-    let ipv6 = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
-    if let Err(e) = std::fs::write(ipv6, "1")
-        && e.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::debug!("write {ipv6}: {e}");
-    }
-    let namespace = std::fs::File::open("/proc/thread-self/ns/net")
-        .during(|| "open the new network namespace")?;
-    host.link()
-        .add(pair(plan, namespace.as_raw_fd()))
-        .execute()
-        .await
-        .map_err(netlink)
-        .during(|| format!("make the pair {} and eth0", plan.veth))?;
-    if plan.isolated {
-        isolate(host, &plan.veth).await?;
-    }
-    let up = |index| LinkUnspec::new_with_index(index).up().build();
-    let set = |index| inside.link().set(up(index)).execute();
-    set(1).await.map_err(netlink).during(|| "set lo up")?;
-    let address = AddressMessageBuilder::<Ipv4Addr>::new()
-        .index(ETH0)
-        .address(plan.ip, plan.bits)
-        .build();
-    let mut add = inside.address().add(ETH0, plan.ip.into(), plan.bits);
-    *add.message_mut() = address;
-    add.execute()
-        .await
-        .map_err(netlink)
-        .during(|| format!("give eth0 the address {}", plan.ip))?;
-    set(ETH0).await.map_err(netlink).during(|| "set eth0 up")?;
-    let route = RouteMessageBuilder::<Ipv4Addr>::new()
-        .gateway(plan.gateway)
-        .output_interface(ETH0)
-        .build();
-    inside
-        .route()
-        .add(route)
-        .execute()
-        .await
-        .map_err(netlink)
-        .during(|| format!("add the default route by {}", plan.gateway))
-}
-
-/// Keeps a port from the other isolated ones. Rules for forwarded packets do not see what stays on the bridge.
-async fn isolate(host: &Handle, name: &str) -> Result<()> {
-    let what = || format!("isolate {name} on the bridge");
-    let link = super::bridge::find(host, name)
-        .await?
-        .ok_or_else(|| Error::internal("it has vanished").during(what()))?;
-    let message = LinkBridgePort::new(link.index).isolated(true).build();
-    host.link()
-        .set_port(message)
-        .execute()
-        .await
-        .map_err(netlink)
-        .during(what)
-}
-
-/// One message makes both ends: the host's up and on the bridge, the other within the namespace under its final name.
-fn pair(plan: &Plan, namespace: i32) -> LinkMessage {
-    let mut peer = LinkMessageBuilder::<LinkUnspec>::default()
-        .name("eth0")
-        .index(ETH0)
-        .address(plan.mac.to_vec())
-        .setns_by_fd(namespace);
-    let mut host = LinkMessageBuilder::<LinkVeth>::new(&plan.veth, "eth0")
-        .controller(plan.bridge)
-        .up();
-    if plan.mtu > 0 {
-        peer = peer.mtu(plan.mtu);
-        host = host.mtu(plan.mtu);
-    }
-    host.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())))
-        .build()
-}
-
-/// Keeps this thread's namespace under a name.
-fn pin(path: &Path) -> Result<()> {
-    let what = || format!("pin the network namespace at {}", path.display());
-    std::fs::File::create(path).during(what)?;
-    mount_bind("/proc/thread-self/ns/net", path).during(what)
-}
-
-/// Lets go of a pinned namespace; one that is not there is no error.
-pub(super) fn unpin(path: &Path) -> Result<()> {
-    use rustix::io::Errno;
-    let what = || format!("unpin the network namespace at {}", path.display());
-    match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
-        Err(e) => return Err(Error::from(e).during(what())),
-    }
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::from(e).during(what())),
-        _ => Ok(()),
+    /// The address of a family.
+    pub(crate) fn address(&self, v6: bool) -> Option<&Address> {
+        if v6 {
+            self.v6.as_ref()
+        } else {
+            self.v4.as_ref()
+        }
     }
 }
 
-/// Removes the host's end, and with it the other; one that is not there is no error.
-pub(super) async fn remove_veth(handle: &Handle, name: &str) -> Result<()> {
-    let mut message = LinkMessage::default();
-    message
-        .attributes
-        .push(LinkAttribute::IfName(name.to_owned()));
-    match handle.link().del_with_message(message).execute().await {
-        Ok(()) => Ok(()),
-        Err(e) if errno(&e) == Some(NO_DEVICE) => Ok(()),
-        Err(e) => Err(netlink(e).during(format!("remove interface {name}"))),
+/// A published port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Published {
+    /// `tcp`, `udp` or `sctp`.
+    pub(crate) protocol: String,
+    /// The container's port.
+    pub(crate) port: u16,
+    /// The host's address and port; the unspecified address is all of its family.
+    pub(crate) host: SocketAddr,
+}
+
+/// A container's network namespace and all that is in it, as its file keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sandbox {
+    pub(super) version: u32,
+    pub(super) boot_id: String,
+    pub(crate) container: String,
+    pub(crate) id: String,
+    /// Where the namespace is pinned.
+    pub(crate) netns: PathBuf,
+    pub(crate) endpoints: Vec<Endpoint>,
+    #[serde(default)]
+    pub(crate) ports: Vec<Published>,
+    /// Names are looked up by `dockerd-lite net`, which asks these servers for what it does not know.
+    #[serde(default)]
+    pub(crate) resolver: Option<Vec<IpAddr>>,
+    #[serde(flatten)]
+    pub(crate) other: BTreeMap<String, Value>,
+}
+
+impl Sandbox {
+    /// The endpoint that the way out of a family leads by.
+    pub(crate) fn gateway(&self, v6: bool) -> Option<&Endpoint> {
+        self.endpoints
+            .iter()
+            .filter(|e| e.address(v6).is_some_and(|a| a.gateway.is_some()))
+            .max_by(|a, b| {
+                let by_name = || b.name.cmp(&a.name);
+                a.priority.cmp(&b.priority).then_with(by_name)
+            })
+    }
+
+    /// The endpoint on a network.
+    pub(crate) fn on(&self, network: &str) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|e| e.network == network)
     }
 }
 
-/// ENODEV.
-const NO_DEVICE: i32 = rustix::io::Errno::NODEV.raw_os_error();
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The kernel's error number in an answer.
-pub(super) fn errno(error: &rtnetlink::Error) -> Option<i32> {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => Some(-message.raw_code()),
-        _ => None,
-    }
-}
-
-/// An answer of the kernel as our error.
-pub(super) fn netlink(error: rtnetlink::Error) -> Error {
-    match errno(&error) {
-        Some(number) => Error::internal(std::io::Error::from_raw_os_error(number).to_string()),
-        None => Error::internal(error.to_string()),
+    #[test]
+    fn the_way_out_is_by_priority_then_by_name() {
+        let endpoint = |name: &str, priority: i64, gateway: bool| -> Endpoint {
+            let gateway = gateway.then_some("10.0.0.1");
+            serde_json::from_value(serde_json::json!({
+                "id": name, "network": name, "name": name, "interface": "eth0", "mac": "", "priority": priority,
+                "v4": {"ip": "10.0.0.2", "bits": 24, "gateway": gateway}
+            }))
+            .unwrap()
+        };
+        let mut sandbox: Sandbox = serde_json::from_value(serde_json::json!({
+            "version": 2, "boot_id": "", "container": "a", "id": "e", "netns": "/n", "endpoints": []
+        }))
+        .unwrap();
+        assert!(sandbox.gateway(false).is_none());
+        sandbox.endpoints = vec![
+            endpoint("b", 0, true),
+            endpoint("a", 0, true),
+            endpoint("0", 9, false),
+        ];
+        assert_eq!(sandbox.gateway(false).unwrap().name, "a");
+        sandbox.endpoints[0].priority = 1;
+        assert_eq!(sandbox.gateway(false).unwrap().name, "b");
+        assert!(sandbox.gateway(true).is_none());
     }
 }

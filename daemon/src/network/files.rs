@@ -1,7 +1,7 @@
 //! What stands in a container's `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`. Pure, but for reading the host's file.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -24,9 +24,10 @@ pub(crate) struct Dns {
 pub(crate) fn hosts(
     hostname: &str,
     domainname: &str,
-    own: Option<Ipv4Addr>,
+    own: &[IpAddr],
+    links: &[(IpAddr, String)],
     extra: &[String],
-    host_gateway: Option<Ipv4Addr>,
+    host_gateway: &[IpAddr],
 ) -> Result<String> {
     let mut text = String::from(
         "127.0.0.1\tlocalhost\n\
@@ -36,34 +37,45 @@ pub(crate) fn hosts(
          ff02::1\tip6-allnodes\n\
          ff02::2\tip6-allrouters\n",
     );
+    for (address, names) in links {
+        line(&mut text, &address.to_string(), names);
+    }
     text.push_str(&extra_lines(extra, host_gateway)?);
-    if let Some(own) = own {
-        let names = if domainname.is_empty() {
-            hostname.to_owned()
-        } else {
-            format!("{hostname}.{domainname} {hostname}")
-        };
-        line(&mut text, &own.to_string(), &names);
+    for own in own {
+        text.push_str(&own_line(*own, hostname, domainname));
     }
     Ok(text)
 }
 
+/// The line of a container's own address.
+pub(crate) fn own_line(address: IpAddr, hostname: &str, domainname: &str) -> String {
+    let names = if domainname.is_empty() {
+        hostname.to_owned()
+    } else {
+        format!("{hostname}.{domainname} {hostname}")
+    };
+    let mut text = String::new();
+    line(&mut text, &address.to_string(), &names);
+    text
+}
+
 /// The lines of `--add-host`.
-pub(crate) fn extra_lines(extra: &[String], host_gateway: Option<Ipv4Addr>) -> Result<String> {
+pub(crate) fn extra_lines(extra: &[String], host_gateway: &[IpAddr]) -> Result<String> {
     let mut text = String::new();
     for entry in extra {
         let (name, address) = split_extra_host(entry)?;
-        let address = match address {
-            "host-gateway" => host_gateway
-                .ok_or_else(|| {
-                    Error::invalid(format!(
-                        "extra host {entry:?}: there is no host gateway without a bridge network"
-                    ))
-                })?
-                .to_string(),
-            address => address.to_owned(),
-        };
-        line(&mut text, &address, name);
+        if address != "host-gateway" {
+            line(&mut text, address, name);
+            continue;
+        }
+        if host_gateway.is_empty() {
+            return Err(Error::invalid(format!(
+                "extra host {entry:?}: there is no host gateway without a bridge network"
+            )));
+        }
+        for gateway in host_gateway {
+            line(&mut text, &gateway.to_string(), name);
+        }
     }
     Ok(text)
 }
@@ -126,18 +138,6 @@ pub(crate) fn resolv(host: &str, settings: &[&Dns], shares_host_network: bool) -
     if !from_host && dns.servers.is_empty() && !shares_host_network {
         dns.servers = FALLBACK_DNS.map(str::to_owned).to_vec();
     }
-    let mut text = String::new();
-    for server in &dns.servers {
-        text.push_str("nameserver ");
-        text.push_str(server);
-        text.push('\n');
-    }
-    if !dns.search.is_empty() && dns.search != ["."] {
-        text.push_str(&format!("search {}\n", dns.search.join(" ")));
-    }
-    if !dns.options.is_empty() {
-        text.push_str(&format!("options {}\n", dns.options.join(" ")));
-    }
     for word in dns.servers.iter().chain(&dns.search).chain(&dns.options) {
         if word.contains(char::is_whitespace) {
             return Err(Error::invalid(format!(
@@ -145,7 +145,52 @@ pub(crate) fn resolv(host: &str, settings: &[&Dns], shares_host_network: bool) -
             )));
         }
     }
-    Ok(text)
+    Ok(dns.text())
+}
+
+/// The content of `/etc/resolv.conf` of a container whose names we look up, and the servers to be asked for others.
+pub(crate) fn resolv_own(host: &str, settings: &[&Dns]) -> Result<(String, Vec<IpAddr>)> {
+    let servers: Vec<IpAddr> = {
+        // The helper is in the host's network: what is on its loopback can be asked.
+        let text = resolv(host, settings, true)?;
+        let parsed = parse_resolv(&text).servers;
+        let read = parsed.iter().filter_map(|server| server.parse().ok());
+        read.collect()
+    };
+    let own = Dns {
+        servers: vec![super::filter::RESOLVER.to_string()],
+        ..Dns::default()
+    };
+    let mut all = settings.to_vec();
+    all.push(&own);
+    let text = resolv(host, &all, false)?;
+    let mut dns = parse_resolv(&text);
+    if !dns
+        .options
+        .iter()
+        .any(|option| option.starts_with("ndots:"))
+    {
+        dns.options.push("ndots:0".into());
+    }
+    Ok((dns.text(), servers))
+}
+
+impl Dns {
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for server in &self.servers {
+            text.push_str("nameserver ");
+            text.push_str(server);
+            text.push('\n');
+        }
+        if !self.search.is_empty() && self.search != ["."] {
+            text.push_str(&format!("search {}\n", self.search.join(" ")));
+        }
+        if !self.options.is_empty() {
+            text.push_str(&format!("options {}\n", self.options.join(" ")));
+        }
+        text
+    }
 }
 
 /// The host's resolver file; the one of systemd-resolved where the host's names only its stub. A missing file is an empty one.
@@ -205,6 +250,26 @@ mod tests {
     }
 
     #[test]
+    fn a_container_with_our_resolver_asks_the_hosts_servers_through_it() {
+        let own = Dns::default();
+        let host = "nameserver 127.0.0.53\nnameserver 10.0.0.2\nsearch a\noptions edns0\n";
+        let (text, servers) = resolv_own(host, &[&own]).unwrap();
+        assert_eq!(
+            text,
+            "nameserver 127.0.0.11\nsearch a\noptions edns0 ndots:0\n"
+        );
+        assert_eq!(servers.len(), 2);
+        let given = Dns {
+            servers: vec!["9.9.9.9".into()],
+            options: vec!["ndots:2".into()],
+            ..Dns::default()
+        };
+        let (text, servers) = resolv_own(host, &[&own, &given]).unwrap();
+        assert!(text.ends_with("options ndots:2\n"), "{text}");
+        assert_eq!(servers, [IpAddr::from([9, 9, 9, 9])]);
+    }
+
+    #[test]
     fn the_container_wins_over_the_daemon() {
         let daemon = Dns {
             servers: vec!["1.1.1.1".into()],
@@ -232,17 +297,20 @@ mod tests {
         let text = hosts(
             "web",
             "lan",
-            Some(Ipv4Addr::new(172, 17, 0, 2)),
+            &[[172, 17, 0, 2].into()],
+            &[([172, 17, 0, 9].into(), "db x".into())],
             &[
                 "a:1.2.3.4".into(),
                 "gw=host-gateway".into(),
                 "v6:[::2]".into(),
             ],
-            Some(Ipv4Addr::new(172, 17, 0, 1)),
+            &[[172, 17, 0, 1].into()],
         )
         .unwrap();
         assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
-        assert!(text.contains("1.2.3.4\ta\n172.17.0.1\tgw\n::2\tv6\n172.17.0.2\tweb.lan web\n"));
+        assert!(text.contains(
+            "172.17.0.9\tdb x\n1.2.3.4\ta\n172.17.0.1\tgw\n::2\tv6\n172.17.0.2\tweb.lan web\n"
+        ));
         for bad in ["a", "a:", ":1.2.3.4", "a:1.2", "a b:1.2.3.4"] {
             assert!(split_extra_host(bad).is_err(), "{bad}");
         }

@@ -1,14 +1,14 @@
-//! The networks as the API shows them, and what a container's inspect and its files in /etc say of its network.
+//! The networks as the API shows them, and what inspect and list say of a container's.
 
 use std::collections::BTreeMap;
 
-use proto::engine::{
-    EndpointResource, EndpointSettings, HostConfig, Ipam, IpamConfig, Network as Shown,
-};
+use proto::engine::{EndpointResource, EndpointSettings, Ipam, Network as Shown, NetworkSettings};
 use sha2::{Digest as _, Sha256};
 
-use super::{BRIDGE, Endpoint, Mode, Network, files, ipam};
+use super::{BRIDGE, Endpoint, Mode, Network, Record, Sandbox, ports, set_up};
+use crate::App;
 use crate::api::request::Filters;
+use crate::container::Record as Container;
 use crate::error::{Error, Result};
 
 /// Filters of the list.
@@ -16,37 +16,31 @@ pub(crate) const FILTERS: [&str; 8] = [
     "dangling", "driver", "id", "label", "label!", "name", "scope", "type",
 ];
 
-/// What stands in a container's three files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct EtcFiles {
-    /// `/etc/hosts`
-    pub(crate) hosts: String,
-    /// `/etc/hostname`
-    pub(crate) hostname: String,
-    /// `/etc/resolv.conf`
-    pub(crate) resolv: String,
-}
+/// The networks that are not ours to make.
+const FIXED: [&str; 2] = ["none", "host"];
 
 /// An id that follows from another one.
 pub(super) fn derived_id(id: &str, name: &str) -> String {
     hex::encode(Sha256::digest(format!("{id} {name}")))
 }
 
-impl Network {
-    /// The id of a predefined network.
-    fn id_of(&self, name: &str) -> String {
-        match name {
-            "none" => self.inner.fixed[0].clone(),
-            "host" => self.inner.fixed[1].clone(),
-            _ => self.inner.record().id,
+/// The names under which others on a user's network find a container.
+pub(super) fn dns_names(record: &Container, settings: &EndpointSettings) -> Vec<String> {
+    let mut names = vec![record.name.clone()];
+    let aliases = settings.aliases.iter().flatten().cloned();
+    let hostname = Some(record.config.hostname.clone());
+    for name in aliases
+        .chain([record.short().to_owned()])
+        .chain(hostname.filter(|h| !h.is_empty()))
+    {
+        if !names.contains(&name) {
+            names.push(name);
         }
     }
+    names
+}
 
-    fn names(&self) -> Vec<&'static str> {
-        let bridge = self.has_bridge().then_some(BRIDGE);
-        bridge.into_iter().chain(["host", "none"]).collect()
-    }
-
+impl Network {
     /// The networks that pass the filters.
     pub(crate) fn list(&self, filters: &Filters) -> Result<Vec<Shown>> {
         let dangling = filters.flag("dangling")?;
@@ -56,37 +50,53 @@ impl Network {
         {
             return Err(Error::invalid(format!("invalid filter: 'type'='{kind}'")));
         }
-        let mut list: Vec<Shown> = self
-            .names()
-            .into_iter()
-            .map(|name| self.show(name))
-            .collect();
+        let mut list: Vec<Shown> = self.records().iter().map(|r| show(r)).collect();
+        list.extend(
+            FIXED
+                .iter()
+                .enumerate()
+                .map(|(n, name)| self.fixed(n, name)),
+        );
         list.retain(|network| {
+            let builtin = network.name == BRIDGE || FIXED.contains(&network.name.as_str());
+            let no_labels = BTreeMap::new();
+            let labels = network.labels.as_ref().unwrap_or(&no_labels);
             filters.any("name", |part| network.name.contains(part))
                 && filters.any("id", |start| network.id.starts_with(start))
                 && filters.any("driver", |driver| driver == network.driver)
-                && filters.any("scope", |scope| scope == "local")
-                && filters.any("type", |kind| kind == "builtin")
-                && filters.labels("label", &BTreeMap::new())
-                && dangling != Some(true)
+                && filters.any("scope", |scope| scope == network.scope)
+                && filters.any("type", |kind| (kind == "builtin") == builtin)
+                && filters.labels("label", labels)
+                && dangling.is_none_or(|wanted| {
+                    let dangles = !builtin && !self.is_used(&network.id);
+                    wanted == dangles
+                })
         });
+        list.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.name.cmp(&b.name)));
         Ok(list)
     }
 
-    /// The name of the predefined network that a user means.
-    pub(crate) fn find(&self, text: &str) -> Result<&'static str> {
-        let names = self.names();
-        let by_name = names.iter().find(|name| **name == text);
-        let by_id = || {
-            let mut fitting = names
-                .iter()
-                .filter(|name| self.id_of(name).starts_with(text));
-            fitting.next().filter(|_| fitting.next().is_none())
-        };
-        by_name
-            .or_else(|| if text.is_empty() { None } else { by_id() })
-            .copied()
-            .ok_or_else(|| Error::not_found(format!("network {text} not found")))
+    /// The records of all networks, but for the fixed ones.
+    pub(crate) fn records(&self) -> Vec<std::sync::Arc<Record>> {
+        let state = self.inner.state();
+        state.nets.values().map(|net| net.record.clone()).collect()
+    }
+
+    /// Whether a running container is on the network.
+    pub(crate) fn is_used(&self, id: &str) -> bool {
+        let state = self.inner.state();
+        let mut sandboxes = state.sandboxes.values();
+        sandboxes.any(|sandbox| sandbox.on(id).is_some())
+    }
+
+    /// Name and id of the fixed network that a user means.
+    pub(crate) fn find_fixed(&self, text: &str) -> Option<(&'static str, String)> {
+        let ids = &self.inner.fixed;
+        FIXED
+            .iter()
+            .zip(ids)
+            .find(|(name, id)| **name == text || (text.len() > 3 && id.starts_with(text)))
+            .map(|(name, id)| (*name, id.clone()))
     }
 
     /// One network with its containers; `name_of` answers a container's name.
@@ -95,34 +105,45 @@ impl Network {
         text: &str,
         name_of: impl Fn(&str) -> Option<String>,
     ) -> Result<Shown> {
-        let name = self.find(text)?;
-        let mut network = self.show(name);
-        let mut containers = BTreeMap::new();
-        if name == BRIDGE {
-            for endpoint in self.inner.state().endpoints.values() {
-                containers.insert(
-                    endpoint.container.clone(),
-                    EndpointResource {
-                        name: name_of(&endpoint.container).unwrap_or_default(),
-                        endpoint_id: endpoint.id.clone(),
-                        mac_address: endpoint.mac.clone(),
-                        ipv4_address: format!("{}/{}", endpoint.ip, endpoint.bits),
-                        ipv6_address: String::new(),
-                    },
-                );
-            }
-        }
-        network.containers = Some(containers);
+        let Some(record) = self.record(text) else {
+            let (name, _) = self.find_fixed(text).ok_or_else(|| set_up::gone(text))?;
+            let at = FIXED.iter().position(|fixed| *fixed == name);
+            let mut shown = self.fixed(at.unwrap_or_default(), name);
+            shown.containers = Some(BTreeMap::new());
+            return Ok(shown);
+        };
+        let mut network = show(&record);
+        let sandboxes = self.inner.state().sandboxes.clone();
+        let with_bits = |endpoint: &Endpoint, v6: bool| match endpoint.address(v6) {
+            Some(address) => format!("{}/{}", address.ip, address.bits),
+            None => String::new(),
+        };
+        let containers = sandboxes.values().filter_map(|sandbox| {
+            let endpoint = sandbox.on(&record.id)?;
+            let resource = EndpointResource {
+                name: name_of(&sandbox.container).unwrap_or_default(),
+                endpoint_id: endpoint.id.clone(),
+                mac_address: endpoint.mac.clone(),
+                ipv4_address: with_bits(endpoint, false),
+                ipv6_address: with_bits(endpoint, true),
+            };
+            Some((sandbox.container.clone(), resource))
+        });
+        network.containers = Some(containers.collect());
         Ok(network)
     }
 
-    fn show(&self, name: &str) -> Shown {
-        let record = self.inner.record();
-        let settings = &self.inner.settings;
-        let mut network = Shown {
+    fn fixed(&self, at: usize, name: &str) -> Shown {
+        let created = self
+            .records()
+            .into_iter()
+            .find(|record| record.is_default());
+        Shown {
             name: name.to_owned(),
-            id: self.id_of(name),
-            created: record.created.clone(),
+            id: self.inner.fixed[at].clone(),
+            created: created
+                .map(|record| record.created.clone())
+                .unwrap_or_default(),
             scope: "local".into(),
             driver: match name {
                 "none" => "null".into(),
@@ -136,127 +157,116 @@ impl Network {
             },
             options: Some(BTreeMap::new()),
             labels: Some(BTreeMap::new()),
-            containers: Some(BTreeMap::new()),
             ..Shown::default()
-        };
-        if name != BRIDGE {
-            return network;
         }
-        let interface = settings.bridge.as_ref().unwrap_or(&record.interface);
-        let flag = |on: bool| on.to_string();
-        network.options = Some(BTreeMap::from([
-            (
-                "com.docker.network.bridge.default_bridge".into(),
-                flag(true),
-            ),
-            (
-                "com.docker.network.bridge.enable_icc".into(),
-                flag(settings.icc),
-            ),
-            (
-                "com.docker.network.bridge.enable_ip_masquerade".into(),
-                flag(settings.masquerade),
-            ),
-            (
-                "com.docker.network.bridge.host_binding_ipv4".into(),
-                "0.0.0.0".into(),
-            ),
-            ("com.docker.network.bridge.name".into(), interface.clone()),
-            (
-                "com.docker.network.driver.mtu".into(),
-                settings.mtu.to_string(),
-            ),
-        ]));
-        // A bridge of somebody else's has its own address, known once it is looked at.
-        let set_up = self.inner.bridge.try_lock().ok();
-        let set_up = set_up.and_then(|bridge| bridge.as_ref().map(|b| (b.gateway, b.subnet)));
-        let recorded = || match &settings.bridge {
-            None => record
-                .address
-                .as_deref()
-                .and_then(|text| ipam::host_and_subnet(text).ok()),
-            Some(_) => None,
-        };
-        if let Some((gateway, subnet)) = set_up.or_else(recorded) {
-            network.ipam.config = Some(vec![IpamConfig {
-                subnet: subnet.to_string(),
-                gateway: gateway.to_string(),
-                ..IpamConfig::default()
-            }]);
-        }
-        network
     }
 
-    /// What inspect and list say of a container's networks; `asked` is what the create request said.
-    pub(crate) fn settings(
+    /// What inspect and list say of a container's networks: what was asked for, and what it got.
+    fn settings(
         &self,
+        record: &Container,
         mode: &Mode,
-        asked: &BTreeMap<String, EndpointSettings>,
-        endpoint: Option<&Endpoint>,
+        sandbox: Option<&Sandbox>,
     ) -> BTreeMap<String, EndpointSettings> {
-        let name = match mode {
-            Mode::None => "none",
-            Mode::Host => "host",
-            Mode::Bridge => BRIDGE,
-            Mode::Container(_) => return BTreeMap::new(),
-        };
-        let asked = asked.get(name).or_else(|| asked.get("default"));
-        let mut settings = asked.cloned().unwrap_or_default();
-        // The default networks have no names of their own.
-        settings.aliases = None;
-        if let Some(endpoint) = endpoint {
-            settings.endpoint_id.clone_from(&endpoint.id);
-            settings.gateway = endpoint.gateway.to_string();
-            settings.ip_address = endpoint.ip.to_string();
-            settings.ip_prefix_len = endpoint.bits.into();
-            settings.mac_address.clone_from(&endpoint.mac);
+        let mut networks = BTreeMap::new();
+        if matches!(mode, Mode::Container(_)) {
+            return networks;
         }
-        if endpoint.is_some() || matches!(mode, Mode::None | Mode::Host) {
-            settings.network_id = self.id_of(name);
-        }
-        BTreeMap::from([(name.to_owned(), settings)])
-    }
-
-    /// The container's files in /etc. For [`Mode::Container`] they are the other container's, and this is not asked.
-    pub(crate) fn etc_files(
-        &self,
-        mode: &Mode,
-        endpoint: Option<&Endpoint>,
-        hostname: &str,
-        domainname: &str,
-        host: &HostConfig,
-    ) -> Result<EtcFiles> {
-        let list = |given: &Option<Vec<String>>| given.clone().unwrap_or_default();
-        let dns = files::Dns {
-            servers: list(&host.dns),
-            search: list(&host.dns_search),
-            options: list(&host.dns_options),
-        };
-        let shares = *mode == Mode::Host;
-        let resolv = files::resolv(
-            &files::host_resolv(),
-            &[&self.inner.settings.dns, &dns],
-            shares,
-        )?;
-        let gateway = match mode {
-            Mode::Host => Some(std::net::Ipv4Addr::LOCALHOST),
-            _ => endpoint.map(|endpoint| endpoint.gateway),
-        };
-        let extra = list(&host.extra_hosts);
-        let hosts = if shares {
-            let mut text = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-            if !text.is_empty() && !text.ends_with('\n') {
-                text.push('\n');
+        for (name, asked) in &record.networks {
+            let mut settings = asked.clone();
+            let network = self.record(name);
+            match (&network, self.find_fixed(name)) {
+                (Some(network), _) => settings.network_id.clone_from(&network.id),
+                (None, Some((_, id))) => settings.network_id = id,
+                (None, None) => {}
             }
-            text + &files::extra_lines(&extra, gateway)?
-        } else {
-            let own = endpoint.map(|endpoint| endpoint.ip);
-            files::hosts(hostname, domainname, own, &extra, gateway)?
-        };
-        Ok(EtcFiles {
-            hosts,
-            hostname: files::hostname(hostname),
-            resolv,
-        })
+            if network
+                .as_ref()
+                .is_some_and(|network| !network.is_default())
+            {
+                settings.dns_names = Some(dns_names(record, asked));
+            } else {
+                // The default networks have no names of their own.
+                settings.aliases = None;
+            }
+            let endpoint = network.and_then(|network| sandbox.and_then(|s| s.on(&network.id)));
+            if let Some(endpoint) = endpoint {
+                fill(&mut settings, endpoint);
+            }
+            networks.insert(name.clone(), settings);
+        }
+        networks
     }
+}
+
+fn fill(settings: &mut EndpointSettings, endpoint: &Endpoint) {
+    settings.endpoint_id.clone_from(&endpoint.id);
+    settings.mac_address.clone_from(&endpoint.mac);
+    if let Some(address) = &endpoint.v4 {
+        settings.ip_address = address.ip.to_string();
+        settings.ip_prefix_len = address.bits.into();
+        settings.gateway = address.gateway.map(|g| g.to_string()).unwrap_or_default();
+    }
+    if let Some(address) = &endpoint.v6 {
+        settings.global_ipv6_address = address.ip.to_string();
+        settings.global_ipv6_prefix_len = address.bits.into();
+        settings.ipv6_gateway = address.gateway.map(|g| g.to_string()).unwrap_or_default();
+    }
+}
+
+fn show(record: &Record) -> Shown {
+    Shown {
+        name: record.name.clone(),
+        id: record.id.clone(),
+        created: record.created.clone(),
+        scope: "local".into(),
+        driver: record.driver.clone(),
+        enable_ipv4: record.ipv4,
+        enable_ipv6: record.ipv6,
+        ipam: record.ipam.clone(),
+        internal: record.internal,
+        attachable: record.attachable,
+        options: Some(record.options.clone()),
+        labels: Some(record.labels.clone()),
+        ..Shown::default()
+    }
+}
+
+/// What inspect says of the container's network.
+pub(crate) fn container(app: &App, record: &Container) -> NetworkSettings {
+    let mode = app.network.mode(&record.host).unwrap_or(Mode::None);
+    let sandbox = app.network.sandbox(&record.id);
+    let mut settings = NetworkSettings {
+        networks: app.network.settings(record, &mode, sandbox.as_ref()),
+        ..NetworkSettings::default()
+    };
+    let Some(sandbox) = sandbox else {
+        return settings;
+    };
+    settings.sandbox_key = sandbox.netns.display().to_string();
+    settings.sandbox_id.clone_from(&sandbox.id);
+    settings.ports = ports::shown(&record.config.exposed_ports, &sandbox.ports);
+    // The fields of old, which tell of the default network only.
+    let default = settings.networks.get(BRIDGE).cloned();
+    let default = default.unwrap_or_default();
+    settings.bridge = Some(String::new());
+    settings.hairpin_mode = Some(false);
+    settings.link_local_ipv6_address = Some(String::new());
+    settings.link_local_ipv6_prefix_len = Some(0);
+    settings.endpoint_id = Some(default.endpoint_id);
+    settings.gateway = Some(default.gateway);
+    settings.global_ipv6_address = Some(default.global_ipv6_address);
+    settings.global_ipv6_prefix_len = Some(default.global_ipv6_prefix_len);
+    settings.ip_address = Some(default.ip_address);
+    settings.ip_prefix_len = Some(default.ip_prefix_len);
+    settings.ipv6_gateway = Some(default.ipv6_gateway);
+    settings.mac_address = Some(default.mac_address);
+    settings
+}
+
+/// The ports as a list shows them.
+pub(crate) fn listed_ports(app: &App, record: &Container) -> Vec<proto::engine::Port> {
+    let sandbox = app.network.sandbox(&record.id);
+    let published = sandbox.map(|s| s.ports).unwrap_or_default();
+    ports::listed(&record.config.exposed_ports, &published)
 }

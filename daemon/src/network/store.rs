@@ -1,108 +1,225 @@
-//! What the networks keep on disk: the record of the default one, which outlives a reboot, and a file per endpoint, which
-//! does not.
+//! What the networks keep on disk: their records, which outlive a reboot, and a file for each container that is on one,
+//! which does not.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
+use proto::engine::Ipam;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{BRIDGE, Endpoint, endpoint, files};
+use super::files;
+use super::filter::rules::Gateway;
+use super::ipam::Subnet;
+use super::{BRIDGE, endpoint::Sandbox, first_format, sandbox};
 use crate::db::Db;
 use crate::error::{During, Error, Result};
 
 /// Kind of the records.
 pub(super) const KIND: &str = "network";
 
-/// Extension of the files of endpoints that are being removed.
+/// Extension of the files of sandboxes that are being removed.
 pub(super) const LEAVING: &str = "leaving";
 
-/// The record of the default network.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Record {
+/// The record of a network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
     pub(super) version: u32,
-    pub(super) id: String,
+    pub(crate) id: String,
+    /// Empty for the default network of the first format.
+    #[serde(default)]
+    pub(crate) name: String,
     pub(super) created: String,
+    /// `bridge`, `macvlan` or `ipvlan`.
+    #[serde(default)]
+    pub(crate) driver: String,
+    /// The host's interface: a bridge of ours.
+    #[serde(default)]
     pub(super) interface: String,
+    /// The bridge's hardware address, which tells that it is ours.
+    #[serde(default)]
     pub(super) mac: String,
-    /// Address of the bridge with the bits of its subnet.
+    /// Of the default network: address of the bridge with the bits of its subnet.
     #[serde(default)]
     pub(super) address: Option<String>,
+    #[serde(default = "yes")]
+    pub(super) ipv4: bool,
+    #[serde(default)]
+    pub(super) ipv6: bool,
+    #[serde(default)]
+    pub(super) internal: bool,
+    #[serde(default)]
+    pub(super) attachable: bool,
+    /// With every subnet and gateway put in.
+    #[serde(default)]
+    pub(super) ipam: Ipam,
+    /// Whether the user chose the subnets, so that containers may choose addresses.
+    #[serde(default)]
+    pub(super) chosen: bool,
+    #[serde(default)]
+    pub(super) options: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) labels: BTreeMap<String, String>,
     #[serde(flatten)]
     pub(super) other: BTreeMap<String, Value>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Record {
+    /// Whether it is the default network.
+    pub(crate) fn is_default(&self) -> bool {
+        self.name == BRIDGE
+    }
+
+    /// An option's text.
+    pub(super) fn option(&self, key: &str) -> Option<&str> {
+        self.options.get(key).map(String::as_str)
+    }
+
+    /// A boolean option.
+    pub(super) fn flag(&self, key: &str, default: bool) -> bool {
+        match self.option(key) {
+            Some(text) => parse_flag(text).unwrap_or(default),
+            None => default,
+        }
+    }
+
+    /// What packets of a family may do.
+    pub(super) fn gateway_mode(&self, v6: bool) -> Gateway {
+        let key = match v6 {
+            true => "com.docker.network.bridge.gateway_mode_ipv6",
+            false => "com.docker.network.bridge.gateway_mode_ipv4",
+        };
+        match self.option(key) {
+            Some("routed") => Gateway::Routed,
+            Some("nat-unprotected") => Gateway::Unprotected,
+            Some("isolated") => Gateway::Isolated,
+            _ => Gateway::Nat,
+        }
+    }
+}
+
+/// A boolean as Docker reads it.
+pub(super) fn parse_flag(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
 }
 
 /// The part of the configuration that matters here.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
-    pub(super) endpoints: PathBuf,
+    pub(super) sandboxes: PathBuf,
     pub(super) netns: PathBuf,
     /// A bridge that is used as it is; `none` for no default network.
     pub(super) bridge: Option<String>,
     pub(super) bip: Option<String>,
+    pub(super) fixed_cidr: Option<Subnet>,
     pub(super) iptables: bool,
     pub(super) forward: bool,
     pub(super) masquerade: bool,
     pub(super) icc: bool,
     pub(super) mtu: u32,
     pub(super) dns: files::Dns,
+    /// Where subnets come from, each with the bits of a network.
+    pub(super) pools: Vec<(Subnet, u8)>,
+    /// Address of the host for published ports without one.
+    pub(super) host_address: Option<IpAddr>,
+    /// What `host-gateway` stands for.
+    pub(super) host_gateway: Vec<IpAddr>,
+    /// Published ports can be reached over the loopback.
+    pub(super) proxy: bool,
+    /// Published ports go through the host's own rules for what comes in.
+    pub(super) host_firewall: bool,
 }
 
 impl Settings {
-    /// The file of an endpoint.
-    pub(super) fn file(&self, endpoint: &str) -> PathBuf {
-        self.endpoints.join(format!("{endpoint}.json"))
+    /// The file of a container.
+    pub(super) fn file(&self, container: &str) -> PathBuf {
+        self.sandboxes.join(format!("{container}.json"))
     }
 
-    /// By rename, so that it is there whole or not at all. It need not survive power loss: neither does the endpoint.
-    pub(super) fn save(&self, endpoint: &Endpoint) -> Result<()> {
-        let path = self.file(&endpoint.id);
+    /// The file of a sandbox that is being removed.
+    pub(super) fn leaving_file(&self, sandbox: &Sandbox) -> PathBuf {
+        self.sandboxes.join(format!("{}.{LEAVING}", sandbox.id))
+    }
+
+    /// By rename, so that it is there whole or not at all. It need not survive power loss: neither does the sandbox.
+    pub(super) fn save(&self, sandbox: &Sandbox) -> Result<()> {
+        let path = self.file(&sandbox.container);
         let what = || format!("write {}", path.display());
-        let bytes = serde_json::to_vec(endpoint)
-            .map_err(|e| Error::internal(format!("{}: {e}", what())))?;
+        let bytes =
+            serde_json::to_vec(sandbox).map_err(|e| Error::internal(format!("{}: {e}", what())))?;
         let temporary = path.with_extension("tmp");
         std::fs::write(&temporary, bytes).during(what)?;
         std::fs::rename(&temporary, &path).during(what)
     }
 
-    /// The endpoints of this boot, by container. Files of another boot, and half-written ones, are removed.
-    pub(super) fn load(&self) -> Result<BTreeMap<String, Endpoint>> {
-        let read = self.read_all("json")?.into_iter();
-        Ok(read.map(|e| (e.container.clone(), e)).collect())
+    /// The sandboxes of this boot, by container. Files of another boot, and half-written ones, are removed; those of the first
+    /// format, of endpoints on the network `default`, are written anew in this one.
+    pub(super) fn load(&self, default: &str) -> Result<BTreeMap<String, Sandbox>> {
+        let (former, read): (Vec<_>, Vec<_>) = self
+            .read_all("json", default)?
+            .into_iter()
+            .partition(|(path, sandbox)| *path != self.file(&sandbox.container));
+        let mut sandboxes: BTreeMap<String, Sandbox> = read
+            .into_iter()
+            .map(|(_, sandbox)| (sandbox.container.clone(), sandbox))
+            .collect();
+        for (path, sandbox) in former {
+            // Where both are there, a daemon was killed between the next two steps.
+            if let Entry::Vacant(place) = sandboxes.entry(sandbox.container.clone()) {
+                self.save(&sandbox)?;
+                place.insert(sandbox);
+            }
+            std::fs::remove_file(&path).during(|| format!("remove {}", path.display()))?;
+        }
+        Ok(sandboxes)
     }
 
-    /// Lets go of namespaces that no endpoint speaks of: a daemon was killed between the two steps of a removal, or before a
+    /// Lets go of namespaces that no sandbox speaks of: a daemon was killed between the two steps of a removal, or before a
     /// reboot if the directory outlived it.
-    pub(super) fn unpin_strays(&self, endpoints: &BTreeMap<String, Endpoint>) -> Result<()> {
+    pub(super) fn unpin_strays(&self, sandboxes: &BTreeMap<String, Sandbox>) -> Result<()> {
         let what = || format!("read {}", self.netns.display());
         for entry in std::fs::read_dir(&self.netns).during(what)? {
             let path = entry.during(what)?.path();
-            if !endpoints.values().any(|endpoint| endpoint.netns == path) {
-                endpoint::unpin(&path)?;
+            if !sandboxes.values().any(|sandbox| sandbox.netns == path) {
+                sandbox::unpin(&path)?;
             }
         }
         Ok(())
     }
 
-    /// The endpoints whose removal was cut short.
-    pub(super) fn leaving(&self) -> Result<Vec<Endpoint>> {
-        self.read_all(LEAVING)
+    /// The sandboxes whose removal was cut short.
+    pub(super) fn leaving(&self, default: &str) -> Result<Vec<Sandbox>> {
+        let read = self.read_all(LEAVING, default)?.into_iter();
+        Ok(read.map(|(_, sandbox)| sandbox).collect())
     }
 
-    fn read_all(&self, extension: &str) -> Result<Vec<Endpoint>> {
+    fn read_all(&self, extension: &str, default: &str) -> Result<Vec<(PathBuf, Sandbox)>> {
         let boot_id = boot_id();
-        let mut endpoints = Vec::new();
-        let what = || format!("read {}", self.endpoints.display());
-        for entry in std::fs::read_dir(&self.endpoints).during(what)? {
+        let mut sandboxes = Vec::new();
+        let what = || format!("read {}", self.sandboxes.display());
+        for entry in std::fs::read_dir(&self.sandboxes).during(what)? {
             let path = entry.during(what)?.path();
             let kind = path.extension().and_then(|kind| kind.to_str());
             if kind != Some(extension) && kind != Some("tmp") {
                 continue;
             }
             let bytes = std::fs::read(&path).during(|| format!("read {}", path.display()))?;
-            match serde_json::from_slice::<Endpoint>(&bytes) {
-                Ok(endpoint) if endpoint.boot_id == boot_id && kind != Some("tmp") => {
-                    endpoints.push(endpoint);
+            let sandbox = serde_json::from_slice::<Sandbox>(&bytes)
+                .ok()
+                .or_else(|| first_format::read(&bytes, default));
+            match sandbox {
+                Some(sandbox) if sandbox.boot_id == boot_id && kind != Some("tmp") => {
+                    sandboxes.push((path, sandbox));
                 }
                 _ => {
                     tracing::info!("{} is stale and removed", path.display());
@@ -110,32 +227,55 @@ impl Settings {
                 }
             }
         }
-        Ok(endpoints)
+        Ok(sandboxes)
     }
 }
 
-/// The record of the default network, made at the first start.
-pub(super) async fn record(db: &Db) -> Result<Record> {
+/// The records, that of the default network first; it is made at the first start.
+pub(super) async fn records(db: &Db) -> Result<Vec<Record>> {
     let known: Vec<(String, Record)> = db.all(KIND).await?;
-    if let Some((_, record)) = known.into_iter().find(|(name, _)| name == BRIDGE) {
-        return Ok(record);
+    let mut records = Vec::new();
+    for (key, mut record) in known {
+        if key == BRIDGE {
+            record.name = BRIDGE.into();
+            record.driver = BRIDGE.into();
+            records.insert(0, record);
+        } else {
+            records.push(record);
+        }
     }
-    let record = Record {
-        version: 1,
-        id: crate::random::hex(32),
-        created: crate::images::now(),
-        interface: "docker0".into(),
-        mac: super::mac::random(),
-        address: None,
-        other: BTreeMap::new(),
-    };
-    db.put(KIND, BRIDGE, &record).await?;
-    Ok(record)
+    if !records.first().is_some_and(Record::is_default) {
+        let record = Record {
+            version: 1,
+            id: crate::random::hex(32),
+            name: BRIDGE.into(),
+            created: crate::images::now(),
+            driver: BRIDGE.into(),
+            interface: "docker0".into(),
+            mac: super::mac::random(),
+            address: None,
+            ipv4: true,
+            ipv6: false,
+            internal: false,
+            attachable: false,
+            ipam: Ipam::default(),
+            chosen: false,
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            other: BTreeMap::new(),
+        };
+        db.put(KIND, BRIDGE, &record).await?;
+        records.insert(0, record);
+    }
+    Ok(records)
 }
 
 /// Name of the packet filter table of this installation.
-pub(super) fn table(record: &Record) -> String {
-    format!("dockerd-lite-{}", record.id.get(..12).unwrap_or(&record.id))
+pub(super) fn table(default: &Record) -> String {
+    format!(
+        "dockerd-lite-{}",
+        default.id.get(..12).unwrap_or(&default.id)
+    )
 }
 
 /// What tells this boot from others.
@@ -146,36 +286,46 @@ pub(super) fn boot_id() -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    #[test]
-    fn files_of_another_boot_are_dropped() {
-        let dir = tempfile::tempdir().unwrap();
-        let settings = Settings {
-            endpoints: dir.path().to_owned(),
-            netns: dir.path().to_owned(),
+    /// Settings below a directory.
+    pub(in crate::network) fn settings(dir: &std::path::Path) -> Settings {
+        Settings {
+            sandboxes: dir.to_owned(),
+            netns: dir.to_owned(),
             bridge: None,
             bip: None,
+            fixed_cidr: None,
             iptables: false,
             forward: false,
             masquerade: false,
             icc: true,
             mtu: 0,
             dns: files::Dns::default(),
-        };
-        let mut endpoint: Endpoint = serde_json::from_value(serde_json::json!({
-            "version": 1, "boot_id": boot_id(), "container": "a", "id": "e", "netns": "/n", "veth": "v",
-            "ip": "10.0.0.2", "bits": 16, "gateway": "10.0.0.1", "mac": "02:42:00:00:00:01", "new": 1
+            pools: Vec::new(),
+            host_address: None,
+            host_gateway: Vec::new(),
+            proxy: true,
+            host_firewall: false,
+        }
+    }
+
+    #[test]
+    fn files_of_another_boot_are_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        let mut sandbox: Sandbox = serde_json::from_value(serde_json::json!({
+            "version": 2, "boot_id": boot_id(), "container": "a", "id": "e", "netns": "/n", "endpoints": [], "new": 1
         }))
         .unwrap();
-        settings.save(&endpoint).unwrap();
-        assert_eq!(settings.load().unwrap()["a"], endpoint);
-        endpoint.boot_id = "other".into();
-        endpoint.id = "b".into();
-        settings.save(&endpoint).unwrap();
+        settings.save(&sandbox).unwrap();
+        assert_eq!(settings.load("n").unwrap()["a"], sandbox);
+        sandbox.boot_id = "other".into();
+        sandbox.container = "b".into();
+        settings.save(&sandbox).unwrap();
         std::fs::write(dir.path().join("c.tmp"), "{").unwrap();
-        assert_eq!(settings.load().unwrap().len(), 1);
+        assert_eq!(settings.load("n").unwrap().len(), 1);
         assert!(!dir.path().join("b.json").exists() && !dir.path().join("c.tmp").exists());
     }
 }

@@ -90,10 +90,13 @@ wire! {
         "IOMaximumBandwidth" io_maximum_bandwidth: u64,
     }
 
-    /// The body of `POST /containers/ID/update`.
+    /// The body of `POST /containers/ID/update`. The last two are ours alone: ports to be published from now on, and those
+    /// to be published no more; a port without bindings stands for all that it has.
     pub struct UpdateBody {
         "The resource limits" [flatten] resources: Resources,
         "RestartPolicy" restart_policy: RestartPolicy,
+        "PublishAdd" [omitempty] publish_add: PortMap,
+        "PublishRemove" [omitempty] publish_remove: PortMap,
     }
 
     /// The answer to `POST /containers/ID/update`.

@@ -50,6 +50,7 @@ fn an_update_leaves_out_nothing_that_docker_sends() {
             name: "no".into(),
             maximum_retry_count: 0,
         },
+        ..Default::default()
     };
     let text = serde_json::to_string(&update).unwrap();
     assert!(
