@@ -112,7 +112,15 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let listeners = listen::Listeners::open(&config)?;
 
     services::checkpoint::clean(&config.state);
-    let store = metadata::Store::open(&config.root.join("metadata.db"))?;
+    let database = config.root.join("metadata.db");
+    let store = metadata::Store::open(&database)?;
+    store
+        .adopt_after_damage(&database, || {
+            let ours =
+                ["overlayfs", "native"].map(|name| (name, config.root.join(snapshotter(name))));
+            metadata::Found::look(&config.root.join(CONTENT), &ours)
+        })
+        .await?;
     let config = Arc::new(config);
     let events = events::Exchange::new();
     let runtime = runtime::Runtime::new(

@@ -27,6 +27,7 @@
 //! A mutation and what depends on it (a blob and its lease, an object and its namespace) are one job. The garbage
 //! collector marks and deletes rows in one job too, hence sees no half of anything.
 
+mod adopt;
 mod containers;
 mod content;
 mod db;
@@ -42,6 +43,7 @@ use std::collections::BTreeMap;
 
 use proto::error::ErrorKind;
 
+pub(crate) use adopt::Found;
 pub(crate) use containers::{Container, Runtime};
 pub(crate) use content::{Blob, IngestRow};
 pub(crate) use db::Store;

@@ -63,6 +63,11 @@ impl Daemon {
         }
     }
 
+    /// What the daemon logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("c.sock")
     }
