@@ -28,6 +28,7 @@ pub mod leaks;
 pub mod outside;
 pub mod peers;
 pub mod programs;
+pub mod recorder;
 pub mod require;
 pub mod rig;
 pub mod stack;
