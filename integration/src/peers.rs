@@ -71,6 +71,17 @@ impl Dockerd {
         self.child.id()
     }
 
+    /// Whether it is of the release that tests compare whole answers with; says that a test is skipped if not.
+    pub fn is_measure(&self, test: &str) -> Result<bool> {
+        const MEASURE: &str = "20.10.";
+        let version = crate::http::ask(&self.socket(), "GET", "/version", "")?.json();
+        let version = version["Version"].as_str().unwrap_or_default().to_owned();
+        if !version.starts_with(MEASURE) {
+            println!("SKIPPED {test}: dockerd {version} is not of {MEASURE}x");
+        }
+        Ok(version.starts_with(MEASURE))
+    }
+
     /// The API's address.
     pub fn host(&self) -> String {
         format!("unix://{}", self.socket().display())

@@ -116,6 +116,10 @@ impl Side {
 fn the_same_requests_statuses_and_results_as_on_dockerd() -> Result<()> {
     let stack = Stack::start()?;
     let real = Dockerd::start(&[])?;
+    if !real.is_measure("trace")? {
+        drop(real);
+        return stack.stop();
+    }
     let socket = |host: &str| PathBuf::from(host.trim_start_matches("unix://"));
     let ours = Side::new(stack.path("trace-ours"), &socket(&stack.host()))?;
     let theirs = Side::new(stack.path("trace-theirs"), &socket(&real.host()))?;
