@@ -63,6 +63,21 @@ pub const PEERS: &[Peer] = &[
         required: true,
     },
     Peer {
+        binary: "sshd",
+        package: "openssh-server",
+        required: true,
+    },
+    Peer {
+        binary: "ssh",
+        package: "openssh-client",
+        required: true,
+    },
+    Peer {
+        binary: "openssl",
+        package: "openssl",
+        required: true,
+    },
+    Peer {
         binary: "crun",
         package: "crun",
         required: false,

@@ -32,9 +32,10 @@ pub(super) fn told(error: &rustls::Error) -> Option<String> {
     let certificate = |why: &str| Some(format!("tls: failed to verify certificate: x509: {why}"));
     let remote = |why: &str| Some(format!("remote error: tls: {why}"));
     match error {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            certificate("certificate signed by unknown authority")
-        }
+        // A bad signature is that of another CA with the same name.
+        Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => certificate("certificate signed by unknown authority"),
         Error::InvalidCertificate(
             CertificateError::Expired
             | CertificateError::ExpiredContext { .. }

@@ -43,6 +43,11 @@ impl DetachKeys {
         }
     }
 
+    /// The keys themselves.
+    pub(crate) fn sequence(&self) -> &[u8] {
+        &self.keys
+    }
+
     /// What of the typed bytes may pass on, and whether the sequence is complete.
     /// A beginning of the sequence is held back until it is clear what it will be.
     pub(crate) fn feed(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {

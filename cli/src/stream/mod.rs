@@ -18,6 +18,7 @@ mod signals;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -30,6 +31,9 @@ pub(crate) use signals::{forward, terminated};
 
 use crate::client::Hijacked;
 use crate::terminal::{RawGuard, stdin_is_terminal};
+
+/// How long the daemon may take to end a stream that was detached from.
+const AFTER_DETACH: Duration = Duration::from_secs(1);
 
 /// What of the connection is connected to what of ours.
 #[derive(Debug, Clone)]
@@ -122,7 +126,11 @@ pub(crate) async fn copy(connection: Hijacked, plan: Plan, ours: Arc<Ours>) -> i
     tokio::select! {
         done = &mut output, if wants_output => done,
         end = &mut input => match end {
-            Ok(End::Detached) => Ok(End::Detached),
+            Ok(End::Detached) => {
+                // It ends the stream; one that does not is left all the same.
+                let _ = tokio::time::timeout(AFTER_DETACH, output).await;
+                Ok(End::Detached)
+            }
             _ if wants_output => output.await,
             other => other,
         },
@@ -147,6 +155,9 @@ where
                 let (pass, detached) = keys.feed(&buffer[..got]);
                 to.write_all(&pass).await?;
                 if detached {
+                    // The daemon knows them too. A connection that just ends would be the end of the container's input.
+                    to.write_all(keys.sequence()).await?;
+                    to.flush().await?;
                     return Ok(End::Detached);
                 }
             }
@@ -209,7 +220,7 @@ mod tests {
         let end = copy_input(&mut &b"ab\x10\x11cd"[..], &mut got, &plan)
             .await
             .unwrap();
-        assert_eq!((end, got.as_slice()), (End::Detached, &b"ab"[..]));
+        assert_eq!((end, got.as_slice()), (End::Detached, &b"ab\x10\x11"[..]));
         let mut got = Vec::new();
         let end = copy_input(
             &mut &b"ab\x10\x11cd"[..],

@@ -64,7 +64,6 @@ pub(super) struct Shim {
 
 /// The shims that name this containerd on their command line, by process id.
 fn shims(containerd: &str) -> Vec<Shim> {
-    let sockets = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let mut found: Vec<Shim> = std::fs::read_dir("/proc")
         .into_iter()
         .flatten()
@@ -77,6 +76,8 @@ fn shims(containerd: &str) -> Vec<Shim> {
             }
             // The listener is handed to a shim as its descriptor 3.
             let link = std::fs::read_link(entry.path().join("fd/3")).ok()?;
+            // Listed in its own network namespace, which need not be ours.
+            let sockets = std::fs::read_to_string(entry.path().join("net/unix")).ok()?;
             let socket = socket_path(&sockets, link.to_str()?)?;
             let id = value_of(&words, "-id").unwrap_or_default();
             Some(Shim { pid, id, socket })
