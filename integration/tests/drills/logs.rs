@@ -53,9 +53,14 @@ fn a_million_lines_cost_little() -> Result<()> {
     stack.stop()
 }
 
+/// CPU that the chain has used without the containers themselves.
+fn outside(stack: &Stack, meter: &Meter) -> Result<Duration> {
+    meter.used_outside(&stack.scope().cgroup)
+}
+
 /// CPU outside of the container while it writes.
 fn write(stack: &Stack, meter: &Meter, name: &str, script: &str) -> Result<Duration> {
-    let before = meter.used()?;
+    let before = outside(stack, meter)?;
     let flags = ["run", "-d", "--name", name, "--network", "none", "busybox"];
     stack
         .lite([flags.as_slice(), &["sh", "-c", script]].concat())?
@@ -64,12 +69,12 @@ fn write(stack: &Stack, meter: &Meter, name: &str, script: &str) -> Result<Durat
     let path = format!("/containers/{name}/wait");
     let ended = ask_within(PATIENCE, &socket, "POST", &path, "")?;
     ensure!(ended.json()["StatusCode"] == 0, "{ended:?}");
-    Ok(meter.used()? - before)
+    Ok(outside(stack, meter)?.saturating_sub(before))
 }
 
 /// CPU of reading a log as a client does; `more` goes into the query.
 fn read(stack: &Stack, meter: &Meter, name: &str, more: &str, bytes: usize) -> Result<Duration> {
-    let before = meter.used()?;
+    let before = outside(stack, meter)?;
     let socket = stack.path("docker.sock");
     let path = format!("/containers/{name}/logs?stdout=1&stderr=1{more}");
     let answer = ask_within(PATIENCE, &socket, "GET", &path, "")?;
@@ -81,7 +86,7 @@ fn read(stack: &Stack, meter: &Meter, name: &str, more: &str, bytes: usize) -> R
         rest = after.get(size..).context("a frame is cut short")?;
     }
     ensure!(got == bytes, "the log has {got} bytes, wanted {bytes}");
-    Ok(meter.used()? - before)
+    Ok(outside(stack, meter)?.saturating_sub(before))
 }
 
 /// CPU of a client that follows while the container writes: that of both, less that of writing without a client.
@@ -92,14 +97,14 @@ fn follow(
     bytes: usize,
     kept: Duration,
 ) -> Result<Duration> {
-    let before = meter.used()?;
+    let before = outside(stack, meter)?;
     let flags = ["run", "-d", "--name", "followed", "--network", "none"];
     let command = ["busybox", "sh", "-c", script];
     stack
         .lite([flags.as_slice(), &command].concat())?
         .exits(0)?;
     read(stack, meter, "followed", "&follow=1", bytes)?;
-    let both = meter.used()? - before;
+    let both = outside(stack, meter)?.saturating_sub(before);
     stack.lite(["rm", "-f", "followed"])?.exits(0)?;
     Ok(both.saturating_sub(kept))
 }

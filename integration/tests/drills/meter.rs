@@ -45,9 +45,14 @@ impl Meter {
         Ok(meter)
     }
 
-    /// CPU used since the begin.
-    pub(crate) fn used(&self) -> Result<Duration> {
-        used(&self.group)
+    /// CPU used since the begin, without that of the groups below `inner`, which the metered have made below their own.
+    pub(crate) fn used_outside(&self, inner: &str) -> Result<Duration> {
+        let all = used(&self.group)?;
+        let inner = self.group.join(inner);
+        match inner.is_dir() {
+            true => Ok(all.saturating_sub(used(&inner)?)),
+            false => Ok(all),
+        }
     }
 }
 
@@ -56,12 +61,28 @@ impl Drop for Meter {
         let Some(root) = self.group.parent() else {
             return;
         };
-        let pids = std::fs::read_to_string(self.group.join("cgroup.procs")).unwrap_or_default();
-        for pid in pids.lines() {
-            // It may have ended; if it has not, the group stays and the tidying of the run finds it.
-            let _ = std::fs::write(root.join("cgroup.procs"), pid);
+        // Those that have ended keep the group until they are reaped.
+        for _ in 0..100 {
+            let pids = std::fs::read_to_string(self.group.join("cgroup.procs")).unwrap_or_default();
+            for pid in pids.lines() {
+                // It may have ended meanwhile.
+                let _ = std::fs::write(root.join("cgroup.procs"), pid);
+            }
+            // What the metered made below is empty by then.
+            for below in std::fs::read_dir(&self.group)
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                let _ = std::fs::remove_dir(below.path());
+            }
+            match std::fs::remove_dir(&self.group) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {}
+                _ => return,
+            }
+            std::thread::sleep(Duration::from_millis(50));
         }
-        let _ = std::fs::remove_dir(&self.group);
+        println!("left behind: {}", self.group.display());
     }
 }
 
