@@ -15,7 +15,7 @@ use crate::rig::{Rig, SOON, fetch, reaches};
 /// A load: connects and asks without a pause, counts what failed, and says so when it is told to stop; what the word to stop
 /// interrupts is not counted.
 const LOAD: &str = r#"
-use Socket; use Time::HiRes qw(time);
+use Socket;
 my ($fine, $bad, $why, $stop) = (0, 0, "", 0); $SIG{TERM} = sub { $stop = 1 }; $SIG{ALRM} = sub { die "late" };
 sub tcp { my ($host, $port, $want) = @_; socket(my $s, PF_INET, SOCK_STREAM, 0) or die "socket"; connect($s, sockaddr_in($port, inet_aton($host))) or die "connect $host:$port $!"; my $got = ""; sysread($s, $got, 99); $got =~ /^$want/ or die "$host:$port said <$got>" }
 sub name { my ($name) = @_; my $q = pack("n6", 7, 0x100, 1, 0, 0, 0) . pack("C", length $name) . $name . pack("Cn2", 0, 1, 1);
