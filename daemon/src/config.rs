@@ -81,6 +81,8 @@ pub(crate) struct Config {
     pub(crate) no_new_privileges: bool,
     /// The seccomp profile of containers that name none, as JSON; none means the built-in one.
     pub(crate) seccomp_profile: Option<String>,
+    /// Where devices are described that have a name.
+    pub(crate) cdi_dirs: Vec<PathBuf>,
     /// Messages of the daemon are JSON.
     pub(crate) log_json: bool,
     /// Where metrics are served.
@@ -301,6 +303,10 @@ fn join(flags: Flags, file: File) -> Result<Config> {
             flags.seccomp_profile,
             file.seccomp_profile,
         )?)?,
+        cdi_dirs: match one_list("cdi-spec-dirs", flags.cdi_spec_dir, file.cdi_spec_dirs)? {
+            none if none.is_empty() => crate::spec::cdi::DIRS.map(PathBuf::from).to_vec(),
+            given => given,
+        },
         log_json: word("log format", log_format, &["text", "json"])? == "json",
         metrics: either("metrics-addr", flags.metrics_addr, file.metrics_addr)?
             .filter(|address| !address.is_empty()),

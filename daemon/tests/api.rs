@@ -281,6 +281,11 @@ fn the_frozen_states_of_all_releases_are_adopted() {
         }
         let web = read("/containers/web/json");
         assert_eq!(web["State"]["ExitCode"], 255);
+        // It ran in another boot, and whoever asks learns that.
+        assert_eq!(web["State"]["ExitReason"], "the host was restarted");
+        let list = read("/containers/json?all=1&filters=%7B%22name%22%3A%5B%22web%22%5D%7D");
+        let shown = list[0]["Status"].as_str().unwrap();
+        assert!(shown.ends_with(" (host restarted)"), "{shown}");
         assert_eq!(web["HostConfig"]["Memory"], 64 << 20);
         assert_eq!(web["Mounts"].as_array().unwrap().len(), 2);
         assert_eq!(web["Config"]["Labels"]["app"], "web");

@@ -279,3 +279,39 @@ fn small_answers_are_dockers() -> Result<()> {
     }
     stack.stop()
 }
+
+#[test]
+fn a_device_by_name_brings_node_mount_and_variable() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().display().to_string();
+    std::fs::write(dir.path().join("shown"), "from the host\n")?;
+    let described = format!(
+        r#"{{"cdiVersion": "0.6.0", "kind": "example.com/thing", "devices": [{{"name": "one", "containerEdits": {{
+            "env": ["THING=one"], "deviceNodes": [{{"path": "/dev/thing", "hostPath": "/dev/zero", "permissions": "r"}}],
+            "mounts": [{{"hostPath": "{path}/shown", "containerPath": "/shown", "options": ["ro"]}}]}}}}]}}"#
+    );
+    std::fs::write(dir.path().join("thing.json"), described)?;
+    let stack = Stack::with(&["--cdi-spec-dir", &path])?;
+    images::busybox(&stack)?;
+    let socket = stack.path("docker.sock");
+    let create = |name: &str, device: &str| {
+        let script = "echo $THING; cat /shown; head -c 3 /dev/thing | wc -c";
+        let body = format!(
+            r#"{{"Image":"busybox","Cmd":["sh","-c","{script}"],"HostConfig":{{"DeviceRequests":[{{"Driver":"cdi","DeviceIDs":["{device}"]}}]}}}}"#
+        );
+        http::ask(
+            &socket,
+            "POST",
+            &format!("/v1.45/containers/create?name={name}"),
+            &body,
+        )
+    };
+    let made = create("one", "example.com/thing=one")?;
+    ensure!(made.status == 201, "{made:?}");
+    let said = lite(&stack, &["start", "-a", "one"])?;
+    ensure!(said == "one\nfrom the host\n3\n", "{said}");
+    let missing = create("two", "example.com/thing=two")?;
+    let told = missing.status == 400 && missing.text().contains("unresolvable CDI devices");
+    ensure!(told, "{missing:?}");
+    stack.stop()
+}

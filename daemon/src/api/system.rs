@@ -131,6 +131,11 @@ async fn info(State(app): State<Arc<App>>) -> Response {
         system_time: crate::clock::now(),
         logging_driver: config.log_driver.clone(),
         default_log_opts: log_options(config),
+        cdi_spec_dirs: config
+            .cdi_dirs
+            .iter()
+            .map(|dir| dir.to_string_lossy().into_owned())
+            .collect(),
         cgroup_driver: "cgroupfs".into(),
         cgroup_version: if start::cgroup_v2() { "2" } else { "1" }.into(),
         n_events_listener: app.events.listeners() as i64,

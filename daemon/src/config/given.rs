@@ -145,6 +145,9 @@ pub(crate) struct Flags {
     /// Default seccomp profile: a file, builtin or unconfined [default: builtin]
     #[arg(long, value_name = "FILE")]
     pub(super) seccomp_profile: Option<String>,
+    /// Directory that describes devices (CDI), may be repeated [default: /etc/cdi, /var/run/cdi]
+    #[arg(long, value_name = "DIR")]
+    pub(super) cdi_spec_dir: Vec<PathBuf>,
     /// Option of the runtime's execution, may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) exec_opt: Vec<String>,
@@ -244,6 +247,7 @@ pub(super) struct File {
     pub(super) no_new_privileges: Option<bool>,
     pub(super) seccomp_profile: Option<String>,
     pub(super) exec_opts: Vec<String>,
+    pub(super) cdi_spec_dirs: Vec<PathBuf>,
     pub(super) log_format: Option<String>,
     pub(super) metrics_addr: Option<String>,
     pub(super) tls: Option<bool>,

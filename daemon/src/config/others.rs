@@ -23,7 +23,6 @@ const OTHERS: &[(&str, Rule)] = &[
     ("bip6", Unset),
     ("bridge-accept-fwmark", Unset),
     ("builder", Accepted),
-    ("cdi-spec-dirs", Accepted),
     ("containerd-plugin-namespace", Accepted),
     ("cpu-rt-period", Unset),
     ("cpu-rt-runtime", Unset),

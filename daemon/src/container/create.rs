@@ -186,11 +186,13 @@ fn merge(config: &mut Config, image: &ImageConfig) {
     for port in image.exposed_ports.keys() {
         config.exposed_ports.entry(port.clone()).or_default();
     }
-    let env = config.env.get_or_insert_default();
-    for variable in &image.env {
+    if !image.env.is_empty() {
+        let env = config.env.get_or_insert_default();
         let key = |text: &str| text.split('=').next().unwrap_or("").to_owned();
-        if !env.iter().any(|given| key(given) == key(variable)) {
-            env.push(variable.clone());
+        for variable in &image.env {
+            if !env.iter().any(|given| key(given) == key(variable)) {
+                env.push(variable.clone());
+            }
         }
     }
     for (key, value) in &image.labels {
@@ -210,6 +212,8 @@ fn merge(config: &mut Config, image: &ImageConfig) {
     if config.working_dir.is_empty() {
         config.working_dir.clone_from(&image.working_dir);
     }
+    // None and an empty set are one, and shown as none.
+    config.volumes = config.volumes.take().filter(|set| !set.is_empty());
     if !image.volumes.is_empty() {
         let volumes = config.volumes.get_or_insert_default();
         for path in image.volumes.keys() {
@@ -285,7 +289,13 @@ fn check_host(app: &App, host: &mut HostConfig, warnings: &mut Vec<String>) -> R
     }
     resources::check(&host.resources)?;
     resources::check_sets(&host.resources)?;
+    let requests = host.resources.device_requests.as_deref();
+    spec::cdi::find(requests.unwrap_or_default(), &app.config.cdi_dirs)?;
     host.resources.memory_swap = resources::swap(&host.resources);
+    // What asks for nothing is shown as nothing.
+    let limits = &mut host.resources;
+    limits.memory_swappiness = limits.memory_swappiness.filter(|value| *value != -1);
+    limits.pids_limit = limits.pids_limit.filter(|value| *value != 0);
     capabilities::check(host.cap_add.as_deref().unwrap_or_default())?;
     capabilities::check(host.cap_drop.as_deref().unwrap_or_default())?;
     Security::parse(host.security_opt.as_deref().unwrap_or_default())?;

@@ -24,6 +24,7 @@ mod foreign;
 pub(crate) mod health;
 mod init;
 pub(crate) mod inspect;
+mod life;
 pub(crate) mod list;
 mod lost;
 pub(crate) mod name;

@@ -228,7 +228,9 @@ async fn describe(app: &App, record: &Record, rootfs: &[Mount]) -> Result<Vec<u8
     let security = spec::security_options(&app.config, host);
     let held = spec::capabilities::held();
     let hostname = rustix::system::uname();
-    let spec = spec::build(spec::Input {
+    let requests = host.resources.device_requests.as_deref();
+    let injection = spec::cdi::find(requests.unwrap_or_default(), &app.config.cdi_dirs)?;
+    let mut spec = spec::build(spec::Input {
         id: &record.id,
         path: &path,
         args: &args,
@@ -257,6 +259,7 @@ async fn describe(app: &App, record: &Record, rootfs: &[Mount]) -> Result<Vec<u8
         default_ulimits: &app.config.default_ulimits,
         hostname: &hostname.nodename().to_string_lossy(),
     })?;
+    injection.apply(&mut spec)?;
     serde_json::to_vec(&spec).map_err(|e| Error::internal(format!("encode the spec: {e}")))
 }
 

@@ -5,6 +5,7 @@
 //! capabilities, process, mounts, namespaces, resources, devices, seccomp.
 
 pub(crate) mod capabilities;
+pub(crate) mod cdi;
 pub(crate) mod devices;
 pub(crate) mod mounts;
 pub(crate) mod process;

@@ -89,14 +89,6 @@ pub(crate) fn check(r: &Resources) -> Result<()> {
     for rule in r.device_cgroup_rules.iter().flatten() {
         devices::parse_rule(rule)?;
     }
-    if r.device_requests
-        .as_ref()
-        .is_some_and(|list| !list.is_empty())
-    {
-        return Err(Error::unimplemented(
-            "device requests (GPUs, CDI) are not supported yet",
-        ));
-    }
     for ulimit in r.ulimits.iter().flatten() {
         super::process::rlimit(&ulimit.name, ulimit.soft, ulimit.hard)?;
     }
