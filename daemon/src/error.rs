@@ -11,6 +11,7 @@ use proto::error::ErrorKind;
 pub(crate) struct Error {
     kind: ErrorKind,
     message: String,
+    code: i64,
 }
 
 /// Result with the crate's error.
@@ -21,6 +22,7 @@ impl Error {
         Self {
             kind,
             message: message.into(),
+            code: 0,
         }
     }
     /// 404
@@ -66,6 +68,15 @@ impl Error {
     }
     pub(crate) fn is_exists(&self) -> bool {
         self.kind == ErrorKind::AlreadyExists
+    }
+    /// The exit code of a program whose failure this is; 0 where no program has failed.
+    pub(crate) fn code(&self) -> i64 {
+        self.code
+    }
+    /// The failure of a program with this exit code.
+    pub(crate) fn with_code(mut self, code: i64) -> Self {
+        self.code = code;
+        self
     }
     /// The same text under another kind.
     pub(crate) fn with_kind(mut self, kind: ErrorKind) -> Self {

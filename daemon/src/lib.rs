@@ -8,7 +8,7 @@
 //!                                                  └───────── recover.rs ◀────────────┘
 //! ```
 //!
-//! Parts are built by hand in [`build`], in the order in which they need each other. The daemon may be killed at any
+//! Parts are built by hand in [`build()`], in the order in which they need each other. The daemon may be killed at any
 //! instruction: the records say what shall be, containerd says what is, and `recover` makes them agree, at start and after
 //! every reconnect alike. Containers never depend on the daemon being there.
 //!
@@ -19,12 +19,14 @@
 mod api;
 mod archive;
 mod backend;
+mod build;
 mod certs;
 mod clock;
 mod config;
 mod container;
 mod db;
 mod disk;
+mod dockerfile;
 mod error;
 mod events;
 mod frames;
@@ -197,6 +199,7 @@ async fn run(config: Config, flags: &Flags, level: &reload::LogLevel) -> Result<
         make_private(dir)?;
     }
     let _lock = lock(&config.data_root)?;
+    build::sweep_former(&config.data_root);
     write_pidfile(&config.pidfile)?;
     let opened = async {
         let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;

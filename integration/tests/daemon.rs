@@ -259,7 +259,9 @@ fn small_answers_are_dockers() -> Result<()> {
     ensure!(ask("GET", "/plugins").map(|a| a.text())?.contains("[]"));
 
     // Bytes that are no archive are not quoted in the error.
-    let garbage: Vec<u8> = (0..2048u32).map(|n| (n * 7919 >> 3) as u8 | 0x80).collect();
+    let garbage: Vec<u8> = (0..2048u32)
+        .map(|n| ((n * 7919) >> 3) as u8 | 0x80)
+        .collect();
     let headers = format!(
         "Content-Type: application/x-tar\r\nContent-Length: {}\r\n",
         garbage.len()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{any, post};
+use axum::routing::any;
 
 use crate::App;
 use crate::error::Error;
@@ -24,7 +24,6 @@ pub(crate) fn routes() -> Router<Arc<App>> {
             .route(&format!("{family}/{{*rest}}"), any(swarm));
     }
     router
-        .route("/build", post(build))
         .route("/session", any(buildkit))
         .route("/grpc", any(buildkit))
 }
@@ -35,12 +34,8 @@ async fn swarm() -> Error {
     )
 }
 
-async fn build() -> Error {
-    Error::unimplemented("building images is not supported yet")
-}
-
 async fn buildkit() -> Error {
     Error::unimplemented(
-        "BuildKit is not built in; run buildkitd and reach it with a remote builder",
+        "BuildKit is not built in; build with DOCKER_BUILDKIT=0, or run buildkitd and reach it with a remote builder",
     )
 }

@@ -89,6 +89,7 @@ async fn write(
             true => owner(&app, &record).await?,
             false => None,
         },
+        ..Options::default()
     };
     let reader = BodyReader::new(body);
     blocking(move || {

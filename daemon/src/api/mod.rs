@@ -5,6 +5,7 @@
 
 pub(crate) mod absent;
 pub(crate) mod archive;
+pub(crate) mod build;
 pub(crate) mod containers;
 pub(crate) mod control;
 pub(crate) mod disk;
@@ -54,6 +55,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(volumes::routes())
         .merge(networks::routes())
         .merge(archive::routes())
+        .merge(build::routes())
         .merge(absent::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)

@@ -29,6 +29,8 @@ pub(crate) struct Options {
     pub(crate) keep_kind: bool,
     /// Owner of everything, instead of what the archive says.
     pub(crate) owner: Option<(u32, u32)>,
+    /// Permission bits of everything, instead of what the archive says.
+    pub(crate) mode: Option<u32>,
 }
 
 /// Extracts into the directory `to` of the root.
@@ -108,7 +110,10 @@ fn make<R: Read>(
     let parent = make_parents(root, above)?;
     let name = PathBuf::from(path.file_name().unwrap_or_default());
     let replaced = make_room(&parent, &name, kind == EntryType::Directory, options)?;
-    let mode = entry.header().mode()? & 0o7777;
+    let mode = match options.mode {
+        Some(mode) => mode,
+        None => entry.header().mode()? & 0o7777,
+    };
     let raw = Mode::from_raw_mode(mode);
     match kind {
         EntryType::Directory => {
@@ -174,6 +179,11 @@ fn id(number: u64) -> Result<u32> {
         .ok()
         .filter(|id| *id != u32::MAX)
         .ok_or_else(|| Error::invalid(format!("invalid archive: owner {number} is no user id")))
+}
+
+/// Makes a directory and those above it, where they are missing. Links are followed within the root.
+pub(crate) fn folder(root: &Root, path: &Path) -> Result<()> {
+    make_parents(root, path).map(drop)
 }
 
 /// Opens a directory, making those above that are missing. Links are followed within the root.

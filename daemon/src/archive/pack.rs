@@ -27,6 +27,8 @@ pub(crate) struct Packer<W: Write> {
     links: HashMap<(u64, u64), PathBuf>,
     /// The mount that is not left; what is mounted on it is shown empty.
     mount: Option<u64>,
+    /// Whether owners and times are left out.
+    plain: bool,
 }
 
 impl<W: Write> std::fmt::Debug for Packer<W> {
@@ -42,7 +44,14 @@ impl<W: Write> Packer<W> {
             out: Builder::new(out),
             links: HashMap::new(),
             mount: None,
+            plain: false,
         }
+    }
+
+    /// Writes what files are, and not whose and how old: equal trees then make equal archives.
+    pub(crate) fn plain(mut self) -> Self {
+        self.plain = true;
+        self
     }
 
     /// Stays within the mount that the directory is on.
@@ -114,7 +123,7 @@ impl<W: Write> Packer<W> {
             FileType::RegularFile => self.file(directory, name, path, &status).during(what),
             FileType::Symlink => {
                 let target = link_target(directory, name).during(what)?;
-                let mut header = header(&status, EntryType::Symlink);
+                let mut header = self.header(&status, EntryType::Symlink);
                 self.out
                     .append_link(&mut header, path, &target)
                     .during(what)
@@ -132,7 +141,7 @@ impl<W: Write> Packer<W> {
         if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
             return self.append_directory(path, status, Vec::new());
         }
-        let mut header = header(status, EntryType::Regular);
+        let mut header = self.header(status, EntryType::Regular);
         self.out
             .append_data(&mut header, path, io::empty())
             .during(|| format!("archive {}", path.display()))
@@ -146,7 +155,7 @@ impl<W: Write> Packer<W> {
     ) -> Result<()> {
         let what = || format!("archive {}", path.display());
         self.extensions(xattrs).during(what)?;
-        let mut header = header(status, EntryType::Directory);
+        let mut header = self.header(status, EntryType::Directory);
         // The name of a directory ends in a slash.
         let mut name = path.as_os_str().as_bytes().to_vec();
         if !name.ends_with(b"/") {
@@ -171,7 +180,7 @@ impl<W: Write> Packer<W> {
         if status.st_nlink > 1 {
             let key = (status.st_dev, status.st_ino);
             if let Some(first) = self.links.get(&key) {
-                let mut header = header(status, EntryType::Link);
+                let mut header = self.header(status, EntryType::Link);
                 let first = first.clone();
                 return self.out.append_link(&mut header, path, &first);
             }
@@ -186,7 +195,7 @@ impl<W: Write> Packer<W> {
         }
         self.extensions(attributes(&fd))?;
         let size = u64::try_from(status.st_size).unwrap_or(0);
-        let mut header = header(&status, EntryType::Regular);
+        let mut header = self.header(&status, EntryType::Regular);
         header.set_size(size);
         let content = std::fs::File::from(fd).chain(io::repeat(0)).take(size);
         self.out.append_data(&mut header, path, content)
@@ -198,12 +207,25 @@ impl<W: Write> Packer<W> {
             FileType::BlockDevice => EntryType::Block,
             _ => EntryType::Fifo,
         };
-        let mut header = header(status, kind);
+        let mut header = self.header(status, kind);
         if kind != EntryType::Fifo {
             header.set_device_major(rustix::fs::major(status.st_rdev))?;
             header.set_device_minor(rustix::fs::minor(status.st_rdev))?;
         }
         self.out.append_data(&mut header, path, io::empty())
+    }
+
+    fn header(&self, status: &Stat, kind: EntryType) -> Header {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(status.st_mode & 0o7777);
+        header.set_size(0);
+        if !self.plain {
+            header.set_uid(status.st_uid.into());
+            header.set_gid(status.st_gid.into());
+            header.set_mtime(u64::try_from(status.st_mtime).unwrap_or(0));
+        }
+        header
     }
 
     fn extensions(&mut self, xattrs: Vec<(String, Vec<u8>)>) -> io::Result<()> {
@@ -229,7 +251,7 @@ fn mount_of(directory: &OwnedFd, name: &Path) -> Result<u64, Errno> {
 }
 
 /// The names in a directory, sorted, so that equal trees make equal archives.
-fn names(directory: &OwnedFd) -> Result<Vec<PathBuf>, Errno> {
+pub(crate) fn names(directory: &OwnedFd) -> Result<Vec<PathBuf>, Errno> {
     let mut names = Vec::new();
     for entry in Dir::read_from(directory)? {
         let entry = entry?;
@@ -240,17 +262,6 @@ fn names(directory: &OwnedFd) -> Result<Vec<PathBuf>, Errno> {
     }
     names.sort();
     Ok(names)
-}
-
-fn header(status: &Stat, kind: EntryType) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(status.st_mode & 0o7777);
-    header.set_uid(status.st_uid.into());
-    header.set_gid(status.st_gid.into());
-    header.set_mtime(u64::try_from(status.st_mtime).unwrap_or(0));
-    header.set_size(0);
-    header
 }
 
 /// The extended attributes that travel: file capabilities and users' own. Those of overlayfs and SELinux belong to the place.

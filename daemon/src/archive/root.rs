@@ -93,19 +93,28 @@ impl Root {
         use std::io::Read;
         const LONGEST: u64 = 4 << 20;
         let what = || format!("read {} of the container", path.display());
+        let Some(file) = self.file(path)? else {
+            return Ok(String::new());
+        };
+        let mut bytes = Vec::new();
+        file.take(LONGEST).read_to_end(&mut bytes).during(what)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Opens a regular file; none if nothing is there.
+    pub(crate) fn file(&self, path: &Path) -> Result<Option<std::fs::File>> {
+        let what = || format!("read {} of the container", path.display());
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let fd = match self.open(path, flags) {
             Ok(fd) => fd,
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(String::new()),
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
             Err(e) => return Err(Error::from(e).during(what())),
         };
         let file = std::fs::File::from(fd);
         if !file.metadata().during(what)?.is_file() {
             return Err(Error::invalid("it is no regular file").during(what()));
         }
-        let mut bytes = Vec::new();
-        file.take(LONGEST).read_to_end(&mut bytes).during(what)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        Ok(Some(file))
     }
 
     /// Opens the directory of the last component, which itself is not followed. The name is empty for the root and for a

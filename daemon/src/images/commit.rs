@@ -11,7 +11,7 @@ use proto::engine::ImageConfig;
 use super::blob;
 use super::ingest::LeaseGuard;
 use super::manifest::{History, ImageFile, OCI_LAYER_GZIP, Platform};
-use super::{Images, changes, names, now, write};
+use super::{Images, names, now, write};
 use crate::backend::{Backend, QUICK, within};
 use crate::error::{During, Error, Result};
 
@@ -63,13 +63,12 @@ impl Images {
         };
         let mut config = source.config.clone();
         let instructions: Vec<&str> = options.changes.iter().map(String::as_str).collect();
-        changes::apply(&mut config, &instructions)?;
+        crate::dockerfile::change(&mut config, &instructions)?;
         let guard = LeaseGuard::new(&self.backend, "commit").await?;
         let leased = guard.backend();
         let work = async {
-            let layer = difference(leased, &source).await?;
             let (mut file, mut layers) = self.base(&source).await?;
-            let diff_id = uncompressed(leased, &layer).await?;
+            let (layer, diff_id) = changes(leased, &source).await?;
             file.rootfs.kind = "layers".into();
             file.rootfs.diff_ids.push(diff_id);
             layers.push(layer);
@@ -131,6 +130,16 @@ impl Images {
             empty_layer: false,
         });
     }
+}
+
+/// The container's changes as a layer, with the digest of its uncompressed content.
+pub(super) async fn changes(
+    leased: &Backend,
+    source: &Source,
+) -> Result<(types::Descriptor, String)> {
+    let layer = difference(leased, source).await?;
+    let diff_id = uncompressed(leased, &layer).await?;
+    Ok((layer, diff_id))
 }
 
 /// The container's changes as a blob.

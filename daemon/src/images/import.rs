@@ -11,7 +11,7 @@ use proto::containerd::types;
 use super::ingest::{Hashing, Ingest, LeaseGuard, Tee};
 use super::manifest::{History, ImageFile, Platform};
 use super::tarball::{BodyReader, Compression, broken, stays_inside};
-use super::{Images, changes, names, now};
+use super::{Images, names, now};
 use crate::error::{Error, Result};
 
 /// What `POST /images/create?fromSrc=` asks for.
@@ -69,7 +69,7 @@ impl Images {
         }
         let mut config = proto::engine::ImageConfig::default();
         let changes: Vec<&str> = options.changes.iter().map(String::as_str).collect();
-        changes::apply(&mut config, &changes)?;
+        crate::dockerfile::change(&mut config, &changes)?;
         file.config = Some(config);
         file.history = Some(vec![History {
             created: file.created.clone(),

@@ -13,9 +13,9 @@
 
 pub(crate) mod blob;
 mod busy;
-mod changes;
 mod commit;
 mod contents;
+pub(crate) mod derive;
 mod history;
 mod import;
 pub(crate) mod ingest;
@@ -50,11 +50,15 @@ use reference::Reference;
 
 pub(crate) use commit::{CommitOptions, Source as CommitSource};
 pub(crate) use import::ImportOptions;
+pub(crate) use names::new_name;
 pub(crate) use remove::User;
 pub(crate) use tarball::{BodyReader, Compression, stays_inside};
 
 /// Names of images that have no name.
 pub(crate) const DANGLING: &str = "moby-dangling@";
+
+/// Names of the steps of builds, which no list shows: the cache of the builder.
+pub(crate) const STEP: &str = "moby-build@";
 
 /// How many images' documents are remembered.
 const REMEMBERED: usize = 512;
@@ -226,15 +230,23 @@ impl Images {
     async fn by_id(&self, id: &str, text: &str) -> Result<Named> {
         let all = self.all().await?;
         let with = |test: &dyn Fn(&Image) -> bool| all.iter().find(|n| test(&n.image)).cloned();
-        with(&|image| image.id == id)
-            .or_else(|| with(&|image| image.target.digest == id || image.manifest.digest == id))
-            .ok_or_else(|| no_such(text))
+        let found = with(&|image| image.id == id)
+            .or_else(|| with(&|image| image.target.digest == id || image.manifest.digest == id));
+        match found {
+            Some(named) => Ok(named),
+            None => {
+                let mut steps = self.steps().await?.into_iter();
+                let step = steps.find(|named| named.image.id == id);
+                step.ok_or_else(|| no_such(text))
+            }
+        }
     }
 
     async fn by_prefix(&self, prefix: &str, text: &str) -> Result<Named> {
         let all = self.all().await?;
+        let steps = self.steps().await?;
         let mut found: Option<Named> = None;
-        for named in all {
+        for named in all.into_iter().chain(steps) {
             if !hex_of(&named.image.id).starts_with(prefix) {
                 continue;
             }
@@ -270,15 +282,25 @@ impl Images {
         }
     }
 
-    /// Every name with its image. What cannot be read (another platform's, a signature, a broken one) is left out.
+    /// Every name with its image, but for the steps of builds. What cannot be read (another platform's, a signature, a
+    /// broken one) is left out.
     pub(crate) async fn all(&self) -> Result<Vec<Named>> {
+        self.named(|name| !name.starts_with(STEP)).await
+    }
+
+    /// The steps of builds.
+    pub(crate) async fn steps(&self) -> Result<Vec<Named>> {
+        self.named(|name| name.starts_with(STEP)).await
+    }
+
+    async fn named(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Named>> {
         let list = || {
             let mut client = self.backend.images();
             async move { within(QUICK, client.list(wire::ListImagesRequest::default())).await }
         };
         let images = patiently(list).await.during(|| "list images")?.images;
         let mut all = Vec::with_capacity(images.len());
-        for image in images {
+        for image in images.into_iter().filter(|image| wanted(&image.name)) {
             let name = image.name.clone();
             match self.read(image).await {
                 Ok(named) => all.push(named),

@@ -211,7 +211,7 @@ async fn outcome(task: tokio::task::JoinHandle<Result<()>>) -> Result<()> {
 fn failure(error: &Error) -> JsonProgress {
     JsonProgress {
         error_detail: Some(ErrorDetail {
-            code: 0,
+            code: error.code(),
             message: error.message().to_owned(),
         }),
         error: error.message().to_owned(),

@@ -100,6 +100,12 @@ wire! {
         "SpaceReclaimed" space_reclaimed: u64,
     }
 
+    /// The answer to `POST /build/prune`.
+    pub struct BuildPruned {
+        "CachesDeleted" caches_deleted: Option<Vec<String>>,
+        "SpaceReclaimed" space_reclaimed: i64,
+    }
+
     /// One element of `GET /images/search`.
     pub struct SearchResult {
         "star_count" star_count: i64,

@@ -165,6 +165,8 @@ fn file_of<W: Write>(tar: &mut tar::Builder<W>, name: &str, text: &[u8]) -> io::
     header.set_size(text.len() as u64);
     header.set_mode(0o600);
     header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
     tar.append_data(&mut header, name, text)
 }
 
