@@ -36,10 +36,10 @@ lint: ## Formatting and clippy, warnings denied
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 unit: ## Tests beside the code and tests of single programs (some as root)
-	$(CARGO) test --locked --workspace --exclude integration
+	$(CARGO) test --locked --no-fail-fast --workspace --exclude integration
 
 itest: ## The five programs on this kernel beside real peers (as root)
-	$(CARGO) test --locked -p integration -- --test-threads=1 --nocapture
+	$(CARGO) test --locked --no-fail-fast -p integration -- --test-threads=1 --nocapture
 
 budgets: ## Static linking, sizes and crate counts of shim and runc-lite
 	$(S)/budgets
