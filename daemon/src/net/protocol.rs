@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// The version of this form. A helper of another one is replaced.
+/// The version of this form. A helper of another one is not spoken to: the daemon says so and leaves it to the operator.
 pub(crate) const VERSION: u32 = 1;
 
 /// How many objects, and so sockets, go into a packet.

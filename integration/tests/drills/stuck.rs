@@ -79,6 +79,11 @@ fn a_daemon_comes_back_among_stuck_shims() -> Result<()> {
         .try_for_each(|pid| send(*pid, Signal::SIGTERM))?;
     let took = all_end(&left, Duration::from_secs(if full() { 1 } else { 10 }))?;
     println!("{} shims end within {took:?} of SIGTERM", left.len());
+    ensure!(
+        !full() || took <= Duration::from_secs(1),
+        "{} shims took {took:?} to end",
+        left.len()
+    );
     Ok(())
 }
 

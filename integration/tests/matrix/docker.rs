@@ -12,7 +12,7 @@ const SOON: Duration = Duration::from_secs(30);
 /// A container that says so when it is ready and ends with 5 on SIGTERM.
 pub(crate) const LIVE: &str = "trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done";
 /// Names its terminal. Whatever speaks here stays a moment behind its last word: Go shims and ctr lose the output of a process
-/// that ends at once now and then, with any runtime (seen here with runc: 4 of 240 terminals, 2 of 200 execs).
+/// that ends at once now and then, with any runtime (seen here with runc: 3 of 240 terminals, 2 of 160 execs).
 pub(crate) const TTY: &str = "tty; sleep 0.2";
 /// Allocates until it is killed.
 pub(crate) const GREEDY: &str = "x=a; while :; do x=$x$x; done";
