@@ -18,6 +18,7 @@ mod args;
 mod context;
 mod from;
 mod options;
+mod parcel;
 mod plan;
 mod prune;
 mod run;

@@ -6,6 +6,7 @@
 //!
 //! The builder reads whole files; `commit --change` and `import --change` read single lines by the same rules.
 
+mod arguments;
 pub(crate) mod config;
 pub(crate) mod heredoc;
 pub(crate) mod ignore;
