@@ -64,6 +64,10 @@ pub(crate) fn parse(text: &str) -> Result<File> {
     let mut lines = Vec::new();
     let mut at = 0;
     while at < rest.len() {
+        if is_nothing(rest[at]) {
+            at += 1;
+            continue;
+        }
         let start = at;
         let joined = join(&rest, &mut at, escape);
         if joined.is_empty() {
@@ -127,6 +131,12 @@ fn escape_directive(lines: &[&str]) -> Result<char> {
     Ok(seen.unwrap_or('\\'))
 }
 
+/// Whether a line is a comment or blank.
+fn is_nothing(line: &str) -> bool {
+    let line = line.trim_start();
+    line.is_empty() || line.starts_with('#')
+}
+
 /// The next instruction's lines as one; `at` moves behind them. Empty where only comments and blanks are left.
 fn join(lines: &[&str], at: &mut usize, escape: char) -> String {
     let mut joined = String::new();
@@ -134,7 +144,7 @@ fn join(lines: &[&str], at: &mut usize, escape: char) -> String {
     while let Some(line) = lines.get(*at) {
         let trimmed = line.trim_start();
         *at += 1;
-        if trimmed.starts_with('#') || trimmed.is_empty() {
+        if is_nothing(trimmed) {
             // inside of a continued instruction they do not end it
             continue;
         }
