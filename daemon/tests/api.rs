@@ -250,6 +250,13 @@ fn unpack(release: &Path, dir: &Path) {
     db.execute_batch(&records).unwrap();
     db.execute_batch("UPDATE records SET body = json_set(body, '$.later', json('{\"a\":[1]}'))")
         .unwrap();
+    // the machine that made it may run still, and this may be it
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    db.execute(
+        "UPDATE records SET body = replace(body, ?1, 'another boot')",
+        [boot.trim()],
+    )
+    .unwrap();
     std::fs::create_dir_all(dir.join("exec/exec")).unwrap();
     let exec = std::fs::read(release.join("exec.json")).unwrap();
     let read: serde_json::Value = serde_json::from_slice(&exec).unwrap();

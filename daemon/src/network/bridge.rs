@@ -80,6 +80,10 @@ pub(super) async fn make(handle: &Handle, name: &str, mac: [u8; 6]) -> Result<bo
     }
 }
 
+/// A bridge's own address for asking neighbours, as Docker gives it. The one that the kernel makes may not be used for a second or
+/// two, in which nobody from outside reaches a container.
+const LINK_LOCAL: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
 /// Sets the bridge up with these addresses and no others, but for link-local ones.
 pub(super) async fn configure(
     handle: &Handle,
@@ -89,6 +93,9 @@ pub(super) async fn configure(
     mtu: u32,
 ) -> Result<()> {
     let mut missing = wanted.to_vec();
+    if missing.iter().any(|(address, _)| address.is_ipv6()) {
+        missing.push((LINK_LOCAL.into(), 64));
+    }
     for (message, address, bits) in addresses(handle, index).await? {
         if let Some(at) = missing.iter().position(|w| *w == (address, bits)) {
             missing.remove(at);

@@ -181,6 +181,8 @@ type Key = (u8, OffsetDateTime);
 #[derive(Debug, Default)]
 struct Place {
     recent: VecDeque<Key>,
+    /// The earliest moment of all: of a tail, what was before it is not wanted.
+    first: Option<OffsetDateTime>,
     /// How many of each of them are to come again.
     again: HashMap<Key, usize>,
     /// How many bytes of the last message were printed, while it has no end.
@@ -218,6 +220,7 @@ impl Place {
                     self.recent.pop_front();
                 }
                 self.recent.push_back(key);
+                self.first = Some(self.first.map_or(at, |first| first.min(at)));
                 self.open = 0;
                 (true, self.printed(message, 0))
             }
@@ -257,7 +260,7 @@ impl Place {
         let last = *self.recent.back()?;
         self.cut = (self.open > 0).then_some((last, self.open));
         // Messages that were written at once need not come in order, but what is not remembered must not come.
-        let overlap = last.1 - OVERLAP;
+        let overlap = self.first?.max(last.1 - OVERLAP);
         match self.recent.front() {
             Some(oldest) if self.recent.len() == REMEMBERED => Some(overlap.max(oldest.1)),
             _ => Some(overlap),
@@ -298,7 +301,11 @@ mod tests {
             message(1, 11, "c\n"),
         ];
         assert_eq!(feed(&mut place, &first), "a\nb\nc\nc\n");
+        // nothing earlier than what came first: with a tail it was not wanted
         assert_eq!(place.resume().unwrap().unix_timestamp(), 10);
+        let mut tail = Place::default();
+        feed(&mut tail, &[message(1, 10, "b\n")]);
+        assert_eq!(tail.resume().unwrap().unix_timestamp(), 10);
         let mut second = first.to_vec();
         second.push(message(1, 11, "d\n"));
         second.push(message(1, 13, "e\n"));
