@@ -21,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cases;
 pub mod eventually;
 pub mod http;
 pub mod images;

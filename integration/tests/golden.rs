@@ -7,7 +7,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use integration::cases::Verdict;
 use integration::programs::{self, Output, run};
 use integration::stack::Stack;
 use integration::{images, require};
@@ -159,30 +160,13 @@ fn the_same_words_as_dockers_cli() -> Result<()> {
         ensure!([0, 3].contains(&made.code), "{fixture}: {made:?}");
     }
     let masks = masks()?;
-    let mut wrong = Vec::new();
-    let cases = cases();
-    for case in &cases {
+    let mut verdict = Verdict::default();
+    for case in &cases() {
         let (theirs, ours) = both(&stack, &docker, &lite, case, &masks)
             .with_context(|| format!("case {}", case.line))?;
-        match (case.differs, theirs == ours) {
-            (None, false) => wrong.push(format!(
-                "$ {}\n=== docker\n{theirs}=== docker-lite\n{ours}",
-                case.line
-            )),
-            (Some(reason), true) => wrong.push(format!(
-                "$ {}\nis equal, but listed as different: {reason}",
-                case.line
-            )),
-            _ => {}
-        }
+        let said = [("docker", theirs.as_str()), ("docker-lite", &ours)];
+        verdict.add(case.line, case.differs, theirs == ours, said);
     }
-    println!(
-        "{} of {} cases as told",
-        cases.len() - wrong.len(),
-        cases.len()
-    );
-    if !wrong.is_empty() {
-        bail!("{}", wrong.join("\n"));
-    }
+    verdict.end("cases")?;
     stack.stop()
 }

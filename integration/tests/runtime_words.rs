@@ -8,7 +8,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use integration::cases::Verdict;
 use integration::programs::{self, Output, command, run};
 use integration::rig::parts::Release;
 use integration::{images, require};
@@ -342,9 +343,8 @@ fn the_same_words_as_runc() -> Result<()> {
     }
     let ours = Side::new(programs::path("runc-lite")?, true, &template)?;
     let masks = masks()?;
-    let cases = cases()?;
-    let mut wrong = Vec::new();
-    for case in &cases {
+    let mut verdict = Verdict::default();
+    for case in &cases()? {
         let lite = ours.told(&case.line, &masks)?;
         for runc in &runcs {
             let theirs = runc.told(&case.line, &masks)?;
@@ -352,26 +352,11 @@ fn the_same_words_as_runc() -> Result<()> {
                 .differs
                 .iter()
                 .find(|(version, _)| version.is_empty() || *version == runc.version);
-            match (known, theirs == lite) {
-                (None, false) => wrong.push(format!(
-                    "$ {}\n=== runc {}\n{theirs}=== runc-lite\n{lite}",
-                    case.line, runc.version
-                )),
-                (Some((_, reason)), true) => wrong.push(format!(
-                    "$ {}\nis as with runc {}, but listed as different: {reason}",
-                    case.line, runc.version
-                )),
-                _ => {}
-            }
+            let differs = known.map(|(_, reason)| reason.as_str());
+            let name = format!("runc {}", runc.version);
+            let said = [(name.as_str(), theirs.as_str()), ("runc-lite", &lite)];
+            verdict.add(&case.line, differs, theirs == lite, said);
         }
     }
-    let compared = cases.len() * runcs.len();
-    println!(
-        "{} of {compared} comparisons as told",
-        compared - wrong.len()
-    );
-    if !wrong.is_empty() {
-        bail!("{}", wrong.join("\n"));
-    }
-    Ok(())
+    verdict.end("comparisons")
 }

@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use integration::cases::Verdict;
 use integration::peers::Dockerd;
 use integration::programs::{self, run};
 use integration::recorder::Recorder;
@@ -134,33 +135,16 @@ fn the_same_requests_statuses_and_results_as_on_dockerd() -> Result<()> {
         };
         side.told(&case)?;
     }
-    let mut wrong = Vec::new();
-    let cases = cases();
-    for case in &cases {
+    let mut verdict = Verdict::default();
+    for case in &cases() {
         let (theirs, ours) = (theirs.told(case)?, ours.told(case)?);
         if std::env::var_os("LITE_TRACE").is_some() {
             println!("$ {}\n{theirs}", case.line);
         }
-        match (case.differs, theirs == ours || case.free) {
-            (None, false) => wrong.push(format!(
-                "$ {}\n=== dockerd\n{theirs}=== dockerd-lite\n{ours}",
-                case.line
-            )),
-            (Some(reason), true) => wrong.push(format!(
-                "$ {}\nis equal, but listed as different: {reason}",
-                case.line
-            )),
-            _ => {}
-        }
+        let said = [("dockerd", theirs.as_str()), ("dockerd-lite", &ours)];
+        verdict.add(case.line, case.differs, theirs == ours || case.free, said);
     }
-    println!(
-        "{} of {} commands as told",
-        cases.len() - wrong.len(),
-        cases.len()
-    );
-    if !wrong.is_empty() {
-        bail!("{}", wrong.join("\n"));
-    }
+    verdict.end("commands")?;
     drop(real);
     stack.stop()
 }
