@@ -17,6 +17,7 @@ use crate::archive::extract::{Options, extract};
 use crate::archive::pack::Packer;
 use crate::archive::{changes, stream};
 use crate::container::Record;
+use crate::container::rootfs::Accounts;
 use crate::error::{During, Error, Result};
 use crate::images::BodyReader;
 use crate::volumes::blocking;
@@ -125,9 +126,7 @@ async fn owner(app: &App, record: &Record) -> Result<Option<(u32, u32)>> {
     let root = container::root(app, record).await?;
     let text = record.config.user.clone();
     blocking(move || {
-        let read = |path: &str| root.read_text(FilePath::new(path));
-        let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
-        let user = crate::spec::user::resolve(&text, &passwd, &group, &[])?;
+        let user = Accounts::below(&root)?.resolve(&text, &[])?;
         Ok(Some((user.uid, user.gid)))
     })
     .await

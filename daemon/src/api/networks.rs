@@ -16,7 +16,7 @@ use super::request::Json;
 use super::{Params, json, ok};
 use crate::App;
 use crate::clock;
-use crate::container::Command;
+use crate::container::{Command, Handle};
 use crate::error::{Error, Result};
 use crate::network::{Record, show};
 
@@ -70,18 +70,24 @@ async fn remove(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+/// A network and the container that is to join or leave it.
+async fn pair(app: &App, network: &str, container: &str) -> Result<(Arc<Record>, Handle)> {
+    let record = find(app, network, |fixed| {
+        format!(
+            "container cannot be disconnected from {fixed} network or connected to {fixed} network"
+        )
+    })?;
+    let handle = app.containers.find(container)?;
+    handle.confirmed().await?;
+    Ok((record, handle))
+}
+
 async fn connect(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Json(body): Json<NetworkConnect>,
 ) -> Result<Response> {
-    let record = find(&app, &name, |fixed| {
-        format!(
-            "container cannot be disconnected from {fixed} network or connected to {fixed} network"
-        )
-    })?;
-    let handle = app.containers.find(&body.container)?;
-    handle.confirmed().await?;
+    let (record, handle) = pair(&app, &name, &body.container).await?;
     let settings = Box::new(body.endpoint_config.unwrap_or_default());
     let network = record.clone();
     handle
@@ -99,13 +105,7 @@ async fn disconnect(
     Path(name): Path<String>,
     Json(body): Json<NetworkDisconnect>,
 ) -> Result<Response> {
-    let record = find(&app, &name, |fixed| {
-        format!(
-            "container cannot be disconnected from {fixed} network or connected to {fixed} network"
-        )
-    })?;
-    let handle = app.containers.find(&body.container)?;
-    handle.confirmed().await?;
+    let (record, handle) = pair(&app, &name, &body.container).await?;
     let network = record.clone();
     handle
         .ask(|reply| Command::Disconnect { network, reply })

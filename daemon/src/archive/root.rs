@@ -61,11 +61,6 @@ impl Root {
         })
     }
 
-    /// The descriptor.
-    pub(crate) fn fd(&self) -> &OwnedFd {
-        &self.fd
-    }
-
     /// Opens a directory; links are followed within the root.
     pub(crate) fn directory(&self, path: &Path) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

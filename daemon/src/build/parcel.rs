@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use crate::archive::extract::{self, extract};
 use crate::archive::pack::Packer;
 use crate::archive::root::Root;
+use crate::container::rootfs::Accounts;
 use crate::dockerfile::heredoc::Heredoc;
 use crate::dockerfile::ignore::name_matches;
 use crate::error::{During, Error, Result};
@@ -118,9 +119,7 @@ fn pack<W: Write>(
 }
 
 pub(super) fn owner(root: &Root, text: &str) -> Result<(u32, u32)> {
-    let read = |path: &str| root.read_text(Path::new(path));
-    let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
-    let user = crate::spec::user::resolve(text, &passwd, &group, &[])?;
+    let user = Accounts::below(root)?.resolve(text, &[])?;
     // a group that is not named is the user's number, as Docker has it
     let gid = match text.contains(':') {
         true => user.gid,

@@ -32,7 +32,9 @@ pub(crate) async fn prune(app: &App) -> Result<BuildPruned> {
         reclaimed += images.layer_size(layer).await?;
     }
     let caches_deleted: Vec<String> = steps.iter().map(|step| step.image.id.clone()).collect();
-    images.forget_steps(|_| true).await?;
+    for step in &steps {
+        images.unname(&step.name, false).await?;
+    }
     images.collect().await?;
     Ok(BuildPruned {
         caches_deleted: Some(caches_deleted).filter(|list| !list.is_empty()),

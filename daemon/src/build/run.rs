@@ -15,6 +15,7 @@ use crate::dockerfile::Command;
 use crate::dockerfile::config::through_shell;
 use crate::dockerfile::heredoc::Heredoc;
 use crate::error::{Error, Result};
+use crate::frames::Unframer;
 use crate::images::{CommitSource, short};
 
 /// A container of a build. It goes when this is dropped: a build that is abandoned leaves none.
@@ -190,20 +191,17 @@ impl Build<'_> {
         Ok(stop::wait(watch, before, Condition::NextExit).await)
     }
 
-    /// Shows output as it comes: frames of a kind, a length and bytes.
+    /// Shows output as it comes.
     async fn relay(&self, mut from: Connection) -> Result<()> {
-        let mut head = [0; 8];
-        let mut text = Vec::new();
+        let mut frames = Unframer::default();
+        let mut bytes = vec![0; 16 << 10];
         loop {
-            match from.output.read_exact(&mut head).await {
-                Ok(_) => {}
-                Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
-                Err(e) => return Err(e.into()),
+            let n = from.output.read(&mut bytes).await?;
+            if n == 0 {
+                return Ok(());
             }
-            let length = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
-            text.clear();
-            let mut rest = (&mut from.output).take(length.into());
-            rest.read_to_end(&mut text).await?;
+            let mut text = Vec::new();
+            frames.push(&bytes[..n], |payload| text.extend_from_slice(payload));
             // the end of a stream is a frame without content
             if !text.is_empty() {
                 self.say(String::from_utf8_lossy(&text)).await;

@@ -34,7 +34,7 @@ pub(super) async fn describe(
         .map_err(|e| Error::internal(format!("read the accounts of the container: {e}")))??;
     let host = &record.host;
     let added = host.group_add.as_deref().unwrap_or_default();
-    let user = spec::user::resolve(&user, &accounts.passwd, &accounts.group, added)?;
+    let user = accounts.resolve(&user, added)?;
     let capabilities = capabilities::of(
         host.privileged || config.privileged,
         host.cap_add.as_deref().unwrap_or_default(),

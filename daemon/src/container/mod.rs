@@ -34,7 +34,7 @@ mod reconcile;
 pub(crate) mod record;
 mod remove;
 pub(crate) mod restart;
-mod rootfs;
+pub(crate) mod rootfs;
 pub(crate) mod signal;
 pub(crate) mod start;
 pub(crate) mod state;

@@ -1,59 +1,43 @@
 //! Reading a few small files of a container's root: passwd and group. Blocking; called through `spawn_blocking`.
 
-use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use proto::containerd::types::Mount;
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use crate::archive::root::Root;
-use crate::error::{During, Error, Result};
-
-/// Longest file that is read.
-const LONGEST: u64 = 4 << 20;
+use crate::error::Result;
+use crate::spec::user::{self, User};
 
 /// The contents of passwd and group; empty for a file that is not there.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Accounts {
-    pub(super) passwd: String,
-    pub(super) group: String,
+pub(crate) struct Accounts {
+    passwd: String,
+    group: String,
 }
 
 impl Accounts {
     /// Of a container that does not run.
     pub(super) fn of_snapshot(mounts: &[Mount]) -> Result<Self> {
-        Self::below(Root::of_snapshot(mounts)?.fd())
+        Self::below(&Root::of_snapshot(mounts)?)
     }
 
     /// Of a container that runs.
     pub(super) fn of_process(pid: u32) -> Result<Self> {
-        Self::below(Root::of_process(pid)?.fd())
+        Self::below(&Root::of_process(pid)?)
     }
 
-    fn below(root: &OwnedFd) -> Result<Self> {
+    /// Of an open root.
+    pub(crate) fn below(root: &Root) -> Result<Self> {
         Ok(Self {
-            passwd: read(root, "etc/passwd")?,
-            group: read(root, "etc/group")?,
+            passwd: root.read_text(Path::new("/etc/passwd"))?,
+            group: root.read_text(Path::new("/etc/group"))?,
         })
     }
-}
 
-fn read(root: &OwnedFd, path: &str) -> Result<String> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let what = || format!("read /{path} of the container");
-    let fd = match openat2(root, path, flags, Mode::empty(), resolve) {
-        Ok(fd) => fd,
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(String::new()),
-        Err(e) => return Err(Error::from(e).during(what())),
-    };
-    let file = std::fs::File::from(fd);
-    if !file.metadata().during(what)?.is_file() {
-        return Err(Error::invalid("it is no regular file").during(what()));
+    /// Who `text` is by them; `add` are further groups.
+    pub(crate) fn resolve(&self, text: &str, add: &[String]) -> Result<User> {
+        user::resolve(text, &self.passwd, &self.group, add)
     }
-    let mut bytes = Vec::new();
-    file.take(LONGEST).read_to_end(&mut bytes).during(what)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]

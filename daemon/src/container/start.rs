@@ -210,12 +210,8 @@ async fn describe(app: &App, record: &Record, rootfs: &[Mount]) -> Result<Vec<u8
     let accounts = tokio::task::spawn_blocking(move || Accounts::of_snapshot(&mounts))
         .await
         .map_err(|e| Error::internal(format!("read the accounts of the image: {e}")))??;
-    let user = spec::user::resolve(
-        &record.config.user,
-        &accounts.passwd,
-        &accounts.group,
-        host.group_add.as_deref().unwrap_or_default(),
-    )?;
+    let added = host.group_add.as_deref().unwrap_or_default();
+    let user = accounts.resolve(&record.config.user, added)?;
     let (network, mut mounts) = Box::pin(super::plumbing::endpoint(app, record)).await?;
     mounts.extend(super::plumbing::mounts(app, record).await?);
     let (path, args, init) = super::init::wrap(&app.config, record)?;

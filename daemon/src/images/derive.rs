@@ -85,18 +85,6 @@ impl Images {
         guard.end(outcome).await
     }
 
-    /// Forgets the steps that `drop` names. Answers how many they were.
-    pub(crate) async fn forget_steps(&self, drop: impl Fn(&Image) -> bool) -> Result<usize> {
-        let mut count = 0;
-        for step in self.steps().await? {
-            if drop(&step.image) {
-                self.unname(&step.name, false).await?;
-                count += 1;
-            }
-        }
-        Ok(count)
-    }
-
     /// What nobody names any more goes now.
     pub(crate) async fn collect(&self) -> Result<()> {
         use proto::containerd::services::leases::v1::{CreateRequest, DeleteRequest};

@@ -243,8 +243,10 @@ impl Images {
     }
 
     async fn by_prefix(&self, prefix: &str, text: &str) -> Result<Named> {
-        let all = self.all().await?;
-        let steps = self.steps().await?;
+        let named = self.named(|_| true).await?;
+        let (steps, all): (Vec<_>, Vec<_>) = named
+            .into_iter()
+            .partition(|named| named.name.starts_with(STEP));
         let mut found: Option<Named> = None;
         for named in all.into_iter().chain(steps) {
             if !hex_of(&named.image.id).starts_with(prefix) {
