@@ -29,7 +29,7 @@ fn possible() -> bool {
     let can = always() || (thread && new);
     if !can {
         let linux = kernel();
-        eprintln!("skipped: kdevtmpfs is in sight: {thread}, Linux is {linux:?}");
+        eprintln!("SKIPPED: kdevtmpfs is in sight: {thread}, Linux is {linux:?}");
     }
     can
 }

@@ -431,3 +431,32 @@ fn stats_have_the_shape_that_callers_read() {
             && data["hugetlb"].is_object()
     );
 }
+
+/// As others that are created at the same moment leave it for an instant.
+#[test]
+fn a_cpuset_group_that_nobody_opened_yet_is_opened() {
+    let cpuset = Path::new("/sys/fs/cgroup/cpuset");
+    if no_v1() || (!cpuset.join("cpuset.cpus").exists() && skip("needs the cpuset controller")) {
+        return;
+    }
+    let above = cpuset.join(format!("lite-unopened-{}", std::process::id()));
+    fs::create_dir_all(above.join("deep")).unwrap();
+    let name = above.file_name().unwrap().to_str().unwrap();
+    let c = Container::new("cat /proc/self/cpuset", |config| {
+        config["linux"]["cgroupsPath"] = json!(format!("/{name}/deep/c"));
+    });
+    let (out, code) = c.run();
+    let opened = ["cpuset.cpus", "cpuset.mems"].map(|f| fs::read_to_string(above.join(f)).unwrap());
+    drop(c);
+    // Those that were there before stay; the others are of hierarchies in which they were not.
+    for hierarchy in hierarchies() {
+        for group in [hierarchy.join(name).join("deep"), hierarchy.join(name)] {
+            let _ = fs::remove_dir(group);
+        }
+    }
+    assert_eq!(code, Some(0), "{out}");
+    assert!(
+        opened.iter().all(|text| !text.trim().is_empty()),
+        "{opened:?}"
+    );
+}

@@ -263,3 +263,28 @@ fn what_cannot_be_is_said() {
     said.says("criu");
     assert_eq!(b.state()["status"], "running");
 }
+
+/// What a restore puts onto the kernel's own files is refused as it is where a container is made.
+#[test]
+fn places_are_refused_as_in_a_create() {
+    let (true, Some(criu)) = (possible(), criu()) else {
+        return;
+    };
+    let mut b = Bundle::new("");
+    let file = counter(&mut b);
+    b.start();
+    counts_beyond(&file, 3);
+    call(&b, criu, &["checkpoint"]).code(0);
+    for (destination, kind, source) in [
+        ("/proc/sys", "tmpfs", "tmpfs"),
+        ("/scratch/../proc/self/attr", "bind", "/tmp"),
+    ] {
+        let mounts = b.config["mounts"].clone();
+        b.mount(destination, kind, source, &["rbind"]);
+        b.write_config();
+        let said = call(&b, criu, &["restore", "--detach"]);
+        said.code(1).says("is inside /proc");
+        b.assert_gone();
+        b.config["mounts"] = mounts;
+    }
+}

@@ -136,7 +136,7 @@ fn mounts_of_the_host_come_in_where_the_container_is_a_slave_and_go_out_where_it
 fn unmappable(said: &Said) -> bool {
     let refused = said.code != 0 && said.err.contains("map ids") && said.err.contains("invalid");
     if refused {
-        eprintln!("skipped: no id-mapped mounts here: {}", said.err);
+        eprintln!("SKIPPED: no id-mapped mounts here: {}", said.err);
     }
     refused
 }

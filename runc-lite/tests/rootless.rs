@@ -225,6 +225,55 @@ fn a_users_container_is_created_entered_and_killed() {
     h.call(&["delete", "c"]).code(0);
 }
 
+/// Calls that somebody else decides on, in a container of one's own and in one that is in another's namespaces, from where
+/// it must not be looked into.
+#[test]
+fn a_users_listener_gets_its_descriptor() {
+    let Some(user) = User::make() else { return };
+    let first = Home::new(&user, "exec sleep 100", |_| {});
+    first.start();
+    let pid = first.state()["pid"].to_string();
+    for joined in [false, true] {
+        let sockets = tempfile::tempdir().unwrap();
+        let path = sockets.path().join("agent");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        for path in [sockets.path(), &path] {
+            chown(path, Some(user.id), Some(user.id)).unwrap();
+        }
+        let h = Home::new(&user, "mkdir /tmp/x", |config| {
+            config["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "listenerPath": path,
+                "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}],
+            });
+            if joined {
+                let list = config["linux"]["namespaces"].as_array_mut().unwrap();
+                list.retain(|n| !["user", "uts"].contains(&n["type"].as_str().unwrap()));
+                for kind in ["user", "uts"] {
+                    list.push(json!({"type": kind, "path": format!("/proc/{pid}/ns/{kind}")}));
+                }
+                for field in ["uidMappings", "gidMappings"] {
+                    config["linux"][field] = json!([]);
+                }
+            }
+        });
+        let agent = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut text = String::new();
+            // The descriptor is dropped unread: the call is then as if it did not exist.
+            std::io::Read::read_to_string(&mut stream, &mut text).unwrap();
+            text
+        });
+        let said = h.call(&["run", "c"]);
+        if said.code != 1 || !said.err.contains("Function not implemented") {
+            // Nobody connects any more.
+            panic!("joined: {joined}: {said:?}");
+        }
+        let message: Value = serde_json::from_str(&agent.join().unwrap()).unwrap();
+        assert_eq!(message["fds"], json!(["seccompFd"]));
+    }
+}
+
 #[test]
 fn ids_that_are_not_the_users_are_refused() {
     let Some(user) = User::make() else { return };

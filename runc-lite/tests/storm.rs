@@ -47,7 +47,7 @@ fn strace(b: &Bundle, options: &[&str], args: &[&str]) {
     command
         .args(["-k", "1", "20", "strace", "-qq"])
         .args(options)
-        .arg(env!("CARGO_BIN_EXE_runc-lite"))
+        .arg(support::runtime())
         .args(["--root", root.to_str().unwrap()])
         .args(args)
         .current_dir(b.dir.path())
@@ -141,7 +141,7 @@ fn storm(command: &str, whose: Whose, script: &str, prepare: impl Fn(&Bundle), m
         return;
     }
     if Command::new("strace").arg("-V").output().is_err() {
-        eprintln!("skipped: no strace");
+        eprintln!("SKIPPED: no strace");
         return;
     }
     let mut b = Bundle::new("");

@@ -9,7 +9,7 @@ use super::{CommandError, Container, Context, refuse};
 use crate::args::Parsed;
 use crate::cgroup::{Cgroup, Entry};
 use crate::channel::{self, ChannelError, InitFailure, ParentEnd, Said, Stage};
-use crate::create::{CreateError, console_ends, listener, set_oom_score, undumpable};
+use crate::create::{CreateError, console_ends, dumpable, listener, set_oom_score};
 use crate::error::Doing as _;
 use crate::init::exec::{self as child, ExecJob};
 use crate::process::LiveProcess;
@@ -48,7 +48,7 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Result<u8, CommandError
         None => cgroup.entry()?,
         Some(_) => Entry::default(),
     };
-    undumpable()?;
+    dumpable(false)?;
     let (parent_end, child_end) = channel::pair().doing(|| "make a socket pair")?;
     let job = ExecJob {
         target: &target.pidfd,

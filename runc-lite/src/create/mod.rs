@@ -22,7 +22,7 @@ pub(crate) mod restore;
 mod spawn;
 
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
@@ -205,50 +205,15 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
     let rootfs = bundle.rootfs()?;
     let default_limits = LinuxResources::default();
     let limits = spec.linux.resources.as_ref().unwrap_or(&default_limits);
-    let placement = Placement {
-        cgroups_path: Some(spec.linux.cgroups_path.as_str()).filter(|p| !p.is_empty()),
-        id: request.id,
-        systemd: request.systemd_cgroup,
-        rootless: request.rootless,
-        annotations: Some(&spec.annotations),
-        owner: crate::cgroup::owner(spec, &plan),
-    };
-    let mut cgroup = Cgroup::locate(&placement)?;
-
-    let lock = dir.make()?;
-    let mut undo = Undo {
-        dir: dir.clone(),
-        lock: Some(lock),
-        cgroup: None,
-        resctrl: None,
-        child: None,
-    };
-    let mut state = State::new(request.id);
-    state.oci_version.clone_from(&spec.version);
-    state.bundle.clone_from(&bundle.path);
-    state.rootfs.clone_from(&rootfs);
-    state.created = log::rfc3339(log::now(), true);
-    state.annotations.clone_from(&spec.annotations);
-    state.namespaces = plan.differing();
-    state.systemd_cgroup = request.systemd_cgroup;
-    state.has_poststop = !spec.hooks.poststop.is_empty();
-    state.cgroup = Some(cgroup.state());
+    let placement = placement(&request, spec, &plan);
+    let group = Cgroup::locate(&placement)?;
+    let mut state = first_record(&request, &bundle, &rootfs, &plan);
     if let Some(rdt) = &spec.linux.intel_rdt {
         state.resctrl = Some(resctrl::Group::locate(rdt, request.id)?);
     }
-    dir.store(&state)?;
-    dir.write("config.json", &bundle.text)?;
-
-    if let (Some(rdt), Some(group)) = (&spec.linux.intel_rdt, &state.resctrl) {
-        undo.resctrl.insert(group.clone()).make(rdt)?;
-    }
-    cgroup.create(&placement, limits)?;
-    // Ours from here on: whoever is found in it may be killed. Recorded before
-    // there is a process, so that one that outlives us for a moment is found.
-    state.cgroup = Some(cgroup.state());
-    dir.store(&state)?;
+    let mut undo = make(&dir, &mut state, &bundle, group, (&placement, limits))?;
+    let cgroup = undo.cgroup.as_mut().expect("made with the record");
     let hierarchies = cgroup.mounts_for_container();
-    let cgroup = undo.cgroup.insert(cgroup);
     let entry = cgroup.entry()?;
     let terminal = spec.process.as_ref().is_some_and(|p| p.terminal);
     let (console, terminal) = console_ends(terminal, request.console_socket, request.foreground)?;
@@ -271,8 +236,9 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
     // No process of the container may look into the runtime's. Who is not root
     // could then not write the maps of a new user namespace, so there the child does
     // it afterwards.
-    if !plan.makes(libc::CLONE_NEWUSER) || rustix::process::geteuid().is_root() {
-        undumpable()?;
+    let privileged = rustix::process::geteuid().is_root();
+    if !plan.makes(libc::CLONE_NEWUSER) || privileged {
+        dumpable(false)?;
     }
     let job = InitJob {
         spec,
@@ -281,6 +247,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
         bundle: &bundle.path,
         state: &state,
         seccomp: program.as_ref(),
+        privileged,
         hierarchies: &hierarchies,
         entry: &entry,
         idmaps: &idmaps,
@@ -319,16 +286,7 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
     );
     result.map_err(|e| explain(e, &parent_end, pidfd, cgroup))?;
     dir.store(&state)?;
-    if let Some(path) = request.pid_file {
-        let path = std::path::Path::new(path);
-        crate::files::write_atomically(path, pid.to_string().as_bytes(), 0o644)
-            .doing(|| format!("write pid file {}", path.display()))?;
-    }
-    if let Some(socket) = request.pidfd_socket {
-        let socket = crate::console::connect(socket)?;
-        crate::console::send_fd(socket.as_fd(), b"pidfd", pidfd.as_fd())
-            .doing(|| "send the pidfd")?;
-    }
+    hand_out(&request, pid, pidfd)?;
     let told = parent_end.go().and_then(|()| match request.gate {
         true => Ok(()),
         false => parent_end.executed(),
@@ -343,6 +301,79 @@ pub(crate) fn create(request: Request<'_>) -> Result<Created, CreateError> {
         lock: undo.keep(),
         spec: bundle.spec,
     })
+}
+
+/// Where the container's groups are to be.
+fn placement<'a>(request: &Request<'a>, spec: &'a Spec, plan: &Plan) -> Placement<'a> {
+    Placement {
+        cgroups_path: Some(spec.linux.cgroups_path.as_str()).filter(|p| !p.is_empty()),
+        id: request.id,
+        systemd: request.systemd_cgroup,
+        rootless: request.rootless,
+        annotations: Some(&spec.annotations),
+        owner: crate::cgroup::owner(spec, plan),
+    }
+}
+
+/// The record of a container that has no process yet.
+fn first_record(request: &Request<'_>, bundle: &Bundle, rootfs: &Path, plan: &Plan) -> State {
+    let spec = &bundle.spec;
+    let mut state = State::new(request.id);
+    state.oci_version.clone_from(&spec.version);
+    state.bundle.clone_from(&bundle.path);
+    state.rootfs = rootfs.to_owned();
+    state.created = log::rfc3339(log::now(), true);
+    state.annotations.clone_from(&spec.annotations);
+    state.namespaces = plan.differing();
+    state.systemd_cgroup = request.systemd_cgroup;
+    state.has_poststop = !spec.hooks.poststop.is_empty();
+    state
+}
+
+/// Puts the record on disk and makes the groups. Where they will be is recorded
+/// first; that they are ours, before there is a process, so that one that outlives us
+/// for a moment is found: whoever is in them may be killed from then on.
+fn make(
+    dir: &StateDir,
+    state: &mut State,
+    bundle: &Bundle,
+    mut cgroup: Cgroup,
+    (placement, limits): (&Placement<'_>, &LinuxResources),
+) -> Result<Undo, CreateError> {
+    let lock = dir.make()?;
+    let mut undo = Undo {
+        dir: dir.clone(),
+        lock: Some(lock),
+        cgroup: None,
+        resctrl: None,
+        child: None,
+    };
+    state.cgroup = Some(cgroup.state());
+    dir.store(state)?;
+    dir.write("config.json", &bundle.text)?;
+    if let (Some(rdt), Some(group)) = (&bundle.spec.linux.intel_rdt, &state.resctrl) {
+        undo.resctrl.insert(group.clone()).make(rdt)?;
+    }
+    cgroup.create(placement, limits)?;
+    state.cgroup = Some(cgroup.state());
+    undo.cgroup = Some(cgroup);
+    dir.store(state)?;
+    Ok(undo)
+}
+
+/// Tells the caller who the first process is, where it was asked.
+fn hand_out(request: &Request<'_>, pid: i32, pidfd: &OwnedFd) -> Result<(), StepError> {
+    if let Some(path) = request.pid_file {
+        let path = Path::new(path);
+        crate::files::write_atomically(path, pid.to_string().as_bytes(), 0o644)
+            .doing(|| format!("write pid file {}", path.display()))?;
+    }
+    if let Some(socket) = request.pidfd_socket {
+        let socket = crate::console::connect(socket)?;
+        crate::console::send_fd(socket.as_fd(), b"pidfd", pidfd.as_fd())
+            .doing(|| "send the pidfd")?;
+    }
+    Ok(())
 }
 
 /// The end that the child sends its terminal into, and in the foreground the
@@ -392,8 +423,12 @@ pub(crate) fn set_oom_score(pid: i32, adjustment: Option<i32>) -> Result<(), Ste
     }
 }
 
-/// Keeps other processes from looking into this one and what it clones.
-pub(crate) fn undumpable() -> Result<(), StepError> {
+/// Whether other processes may look into this one and what it clones.
+pub(crate) fn dumpable(may: bool) -> Result<(), StepError> {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "make the runtime undumpable")
+    let (behavior, what) = match may {
+        true => (DumpableBehavior::Dumpable, "let the runtime be looked into"),
+        false => (DumpableBehavior::NotDumpable, "make the runtime undumpable"),
+    };
+    set_dumpable_behavior(behavior).doing(|| what)
 }

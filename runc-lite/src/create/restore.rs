@@ -22,12 +22,13 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::Pid;
 
-use super::{CreateError, Created, Request, Undo, console_ends};
+use super::{CreateError, Created, Request, console_ends, first_record, hand_out, make, placement};
 use crate::bundle::Bundle;
-use crate::cgroup::{Cgroup, HierarchyMount, Placement};
+use crate::cgroup::{Cgroup, HierarchyMount};
 use crate::criu::wire::{Fields, Message};
 use crate::criu::{self, Criu, Directories, Kind, Next, Notice, Options, Session, field};
 use crate::error::{Doing as _, StepError};
+use crate::files::clean;
 use crate::hooks;
 use crate::log;
 use crate::namespaces::Plan;
@@ -62,42 +63,13 @@ pub(crate) fn restore(request: &Request<'_>, image: Image<'_>) -> Result<Created
     let rootfs = bundle.rootfs()?;
     let default_limits = LinuxResources::default();
     let limits = spec.linux.resources.as_ref().unwrap_or(&default_limits);
-    let placement = Placement {
-        cgroups_path: Some(spec.linux.cgroups_path.as_str()).filter(|p| !p.is_empty()),
-        id: request.id,
-        systemd: request.systemd_cgroup,
-        rootless: request.rootless,
-        annotations: Some(&spec.annotations),
-        owner: crate::cgroup::owner(spec, &plan),
-    };
-    let mut cgroup = Cgroup::locate(&placement)?;
-
-    let lock = dir.make()?;
-    let mut undo = Undo {
-        dir: dir.clone(),
-        lock: Some(lock),
-        cgroup: None,
-        resctrl: None,
-        child: None,
-    };
-    let mut state = State::new(request.id);
-    state.oci_version.clone_from(&spec.version);
-    state.bundle.clone_from(&bundle.path);
-    state.rootfs.clone_from(&rootfs);
-    state.created = log::rfc3339(log::now(), true);
-    state.annotations.clone_from(&spec.annotations);
-    state.namespaces = plan.differing();
-    state.systemd_cgroup = request.systemd_cgroup;
-    state.has_poststop = !spec.hooks.poststop.is_empty();
+    let placement = placement(request, spec, &plan);
+    let group = Cgroup::locate(&placement)?;
+    let mut state = first_record(request, &bundle, &rootfs, &plan);
     state.restored = true;
-    state.cgroup = Some(cgroup.state());
-    dir.store(&state)?;
-    dir.write("config.json", &bundle.text)?;
-    cgroup.create(&placement, limits)?;
-    state.cgroup = Some(cgroup.state());
-    dir.store(&state)?;
+    let mut undo = make(&dir, &mut state, &bundle, group, (&placement, limits))?;
+    let cgroup = undo.cgroup.as_mut().expect("made with the record");
     let hierarchies = cgroup.mounts_for_container();
-    let cgroup = undo.cgroup.insert(cgroup);
     let entry = cgroup.entry()?;
 
     let terminal = spec.process.as_ref().is_some_and(|p| p.terminal);
@@ -137,7 +109,24 @@ pub(crate) fn restore(request: &Request<'_>, image: Image<'_>) -> Result<Created
         state: &mut state,
         console: console.as_ref(),
     };
-    let log = &image.directories.log;
+    let pid = converse(session, &mut watch, &image.directories.log)?;
+    let pidfd = open_process(pid)?;
+    watch.record(pid)?;
+    // Empty by now, where the host sees it.
+    let _ = std::fs::remove_dir(&root);
+    hand_out(request, pid, &pidfd)?;
+    Ok(Created {
+        state,
+        dir,
+        pidfd,
+        terminal,
+        lock: undo.keep(),
+        spec: bundle.spec,
+    })
+}
+
+/// Does what criu's notices ask for until it says that all run; the first process.
+fn converse(session: Session, watch: &mut Watch<'_>, log: &Path) -> Result<i32, CreateError> {
     let answer = loop {
         match session.next(Kind::Restore, log) {
             Ok(Next::Answer(answer)) => break answer,
@@ -151,26 +140,9 @@ pub(crate) fn restore(request: &Request<'_>, image: Image<'_>) -> Result<Created
             }
         }
     };
-    let told = Fields(Fields(&answer).bytes(4).unwrap_or_default()).number(1);
-    let pid = told.and_then(|n| i32::try_from(n).ok()).unwrap_or(0);
     session.finish();
-    let pidfd = open_process(pid)?;
-    watch.record(pid)?;
-    // Empty by now, where the host sees it.
-    let _ = std::fs::remove_dir(&root);
-    if let Some(path) = request.pid_file {
-        let path = Path::new(path);
-        crate::files::write_atomically(path, pid.to_string().as_bytes(), 0o644)
-            .doing(|| format!("write pid file {}", path.display()))?;
-    }
-    Ok(Created {
-        state,
-        dir,
-        pidfd,
-        terminal,
-        lock: undo.keep(),
-        spec: bundle.spec,
-    })
+    let told = Fields(Fields(&answer).bytes(4).unwrap_or_default()).number(1);
+    Ok(told.and_then(|n| i32::try_from(n).ok()).unwrap_or(0))
 }
 
 /// The restored process: a child of ours and not waited for, so the pid is its own.
@@ -286,8 +258,8 @@ fn prepare_root(spec: &Spec, rootfs: &Path, bundle: &Path, at: &Path) -> Result<
             .iter()
             .filter(|m| m.kind == "tmpfs" || m.kind == "cgroup");
         all.any(|m| {
-            Path::new(dest) != Path::new(&m.destination)
-                && Path::new(dest).starts_with(&m.destination)
+            let (dest, above) = (clean(dest), clean(&m.destination));
+            dest != above && dest.starts_with(above)
         })
     };
     for mount in &spec.mounts {
@@ -297,7 +269,7 @@ fn prepare_root(spec: &Spec, rootfs: &Path, bundle: &Path, at: &Path) -> Result<
         }
         match mounts::bind_of(mount, &MountOptions::parse(&mount.options)) {
             Some(_) => root.mount(mount, None)?,
-            None => drop(root.target_dir(mount)?),
+            None => drop(root.place(mount)?),
         }
     }
     // With everything on it the root served to make places; criu gets a bare one.

@@ -96,7 +96,11 @@ fn steps(job: &ExecJob<'_>, channel: &ChildEnd) -> Result<std::convert::Infallib
         let size = job.process.console_size;
         crate::console::take(root.as_fd(), socket.as_fd(), size, false).at(Stage::Console)?;
     }
-    let program = privileges::take(job.seccomp, job.process, None, job.linux, channel)?;
+    let filter = privileges::Filter {
+        program: job.seccomp,
+        privileged: job.privileged,
+    };
+    let program = privileges::take(filter, job.process, None, job.linux, channel)?;
     sys::exec::cloexec_from(job.first_private_fd).at(Stage::Process)?;
     channel.ready().at(Stage::Channel)?;
     let cause = sys::exec::execve(&program.path, &program.args, &program.env);

@@ -41,6 +41,8 @@ pub(crate) struct InitJob<'a> {
     pub(crate) state: &'a State,
     /// The compiled filter, and whether its listener goes to somebody.
     pub(crate) seccomp: Option<&'a Program>,
+    /// Whether we are root where we come from.
+    pub(crate) privileged: bool,
     /// What cgroup mounts are made of.
     pub(crate) hierarchies: &'a [HierarchyMount],
     /// The way into the cgroup.
@@ -134,7 +136,7 @@ fn prepare(job: &InitJob<'_>, channel: &ChildEnd) -> Result<Prepared, InitFailur
         // Only who joins namespaces of others has anybody there to hide from, and
         // an unprivileged parent has more to set by /proc.
         if !job.plan.join.is_empty() {
-            crate::create::undumpable().at(Stage::Process)?;
+            crate::create::dumpable(false).at(Stage::Process)?;
         }
     }
     if !job.plan.needs_intermediate() {
@@ -193,8 +195,12 @@ fn prepare(job: &InitJob<'_>, channel: &ChildEnd) -> Result<Prepared, InitFailur
     let _ = crate::rootfs::path::make_dirs(rootfs.fd(), &process.cwd, 0o755);
     rootfs.seal(spec).at(Stage::Rootfs)?;
 
+    let filter = privileges::Filter {
+        program: job.seccomp,
+        privileged: job.privileged,
+    };
     let program = privileges::take(
-        job.seccomp,
+        filter,
         process,
         job.new_keyring.then_some(job.state.id.as_str()),
         &spec.linux,

@@ -10,9 +10,17 @@ use crate::spec::{Linux, Personality, Process};
 use crate::sys;
 use crate::sys::exec::ExecArrays;
 
+/// The filter of system calls, and on whose behalf it is loaded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Filter<'a> {
+    pub(super) program: Option<&'a Program>,
+    /// Whether the parent is root where it comes from.
+    pub(super) privileged: bool,
+}
+
 /// Takes limits, identity and privileges, and finds the program.
 pub(super) fn take(
-    seccomp: Option<&Program>,
+    filter: Filter<'_>,
     process: &Process,
     keyring: Option<&str>,
     linux: &Linux,
@@ -41,7 +49,7 @@ pub(super) fn take(
     } else {
         // Without no_new_privs a filter takes CAP_SYS_ADMIN, so it goes in
         // while we have it, and must allow what follows.
-        load_filter(seccomp, channel)?;
+        filter.load(channel)?;
     }
     if let Some(caps) = &process.capabilities {
         capabilities::apply_bounding(caps).at(Stage::Process)?;
@@ -66,7 +74,7 @@ pub(super) fn take(
     let arrays = ExecArrays::new(&env).at(Stage::Exec)?;
     if process.no_new_privileges {
         // As late as possible, so that the filter need not allow the above.
-        load_filter(seccomp, channel)?;
+        filter.load(channel)?;
     }
     Ok(Prepared {
         path,
@@ -76,16 +84,24 @@ pub(super) fn take(
     })
 }
 
-fn load_filter(seccomp: Option<&Program>, channel: &ChildEnd) -> Result<(), InitFailure> {
-    let Some(program) = seccomp else {
-        return Ok(());
-    };
-    if let Some(listener) = program.load().at(Stage::Seccomp)? {
-        use std::os::fd::AsRawFd as _;
-        // The parent fetches it by number and sends it on.
-        channel.listener(listener.as_raw_fd()).at(Stage::Channel)?;
+impl Filter<'_> {
+    fn load(self, channel: &ChildEnd) -> Result<(), InitFailure> {
+        let Some(program) = self.program else {
+            return Ok(());
+        };
+        if program.notifies() && !self.privileged {
+            // An ordinary user takes nothing out of a process that hides. Who could look
+            // into this one now are the root users of the namespaces it is in, all of
+            // them the same user's.
+            crate::create::dumpable(true).at(Stage::Seccomp)?;
+        }
+        if let Some(listener) = program.load().at(Stage::Seccomp)? {
+            use std::os::fd::AsRawFd as _;
+            // The parent fetches it by number and sends it on.
+            channel.listener(listener.as_raw_fd()).at(Stage::Channel)?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// A keyring of the container's own, so that it does not see the caller's keys.

@@ -54,9 +54,7 @@ impl Rootfs {
     }
 
     fn fresh(&self, mount: &Mount, options: &Options) -> Result<(), StepError> {
-        places::check_text(mount, None)?;
-        let target = self.target_dir(mount)?;
-        places::check_place(self.fd(), mount, &target, None)?;
+        let target = self.place(mount)?;
         let fs = fsopen(mount.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)
             .doing(|| format!("{}: open file system {}", describe(mount), mount.kind))?;
         if !mount.source.is_empty() {
@@ -141,9 +139,17 @@ impl Rootfs {
         propagate(&target, mount, options)
     }
 
+    /// The directory that a new file system goes on, if one may go there.
+    pub(crate) fn place(&self, mount: &Mount) -> Result<OwnedFd, StepError> {
+        places::check_text(mount, None)?;
+        let target = self.target_dir(mount)?;
+        places::check_place(self.fd(), mount, &target, None)?;
+        Ok(target)
+    }
+
     /// The directory a mount goes on. For proc and sysfs it must be what its
     /// path says, as links there have been used to fool runtimes.
-    pub(crate) fn target_dir(&self, mount: &Mount) -> Result<OwnedFd, StepError> {
+    pub(super) fn target_dir(&self, mount: &Mount) -> Result<OwnedFd, StepError> {
         let dest = mount.destination.as_str();
         if mount.kind == "proc" || mount.kind == "sysfs" {
             let found = path::open_without_links(self.fd(), dest, OFlags::PATH | OFlags::DIRECTORY);

@@ -135,23 +135,29 @@ pub(super) fn open_cpuset(
     Ok(())
 }
 
+/// Gives a group what the one above has. If that has nothing, it is either somebody's who
+/// made it this moment and is about to open it, as others that are created beside us
+/// do, or was never opened; in both cases it may as well be opened by us, since nobody
+/// can be in it.
 fn inherit(dir: &Dir, file: &str) -> Result<(), CgroupError> {
     let Some(above) = dir.path().parent().map(Dir::new) else {
         return Ok(());
     };
-    let value = above.read(file)?;
-    let value = value.trim();
-    if value.is_empty() {
-        // Somebody made the group above and never opened it: no use going on.
-        return Err(CgroupError::invalid(
-            "linux.cgroupsPath",
-            format!(
-                "the cpuset group above, {}, has an empty {file}",
-                above.path().display()
-            ),
-        ));
+    let mut value = above.read(file)?;
+    if value.trim().is_empty() {
+        inherit(&above, file).map_err(|e| {
+            crate::log::debug(|| crate::error::chain(&e));
+            CgroupError::invalid(
+                "linux.cgroupsPath",
+                format!(
+                    "the cpuset group above, {}, has an empty {file}",
+                    above.path().display()
+                ),
+            )
+        })?;
+        value = above.read(file)?;
     }
-    dir.write(file, value)
+    dir.write(file, value.trim())
 }
 
 /// Changes the placement of a container that runs.

@@ -34,8 +34,13 @@ pub(super) fn set(dir: &Dir, rules: &[LinuxDeviceCgroup]) -> Result<(), CgroupEr
     })();
     match result {
         // Inside a user namespace programs cannot be loaded; whoever made the
-        // namespace has set the rules already.
-        Err(e) if e.raw_os_error() == Some(libc::EPERM) && in_user_namespace() => Ok(()),
+        // namespace has set the rules already. Nor can an ordinary user load them,
+        // whose container can open no device that they could not.
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) && !privileged() => Ok(()),
         other => other.map_err(failed("set the device filter of")),
     }
+}
+
+fn privileged() -> bool {
+    rustix::process::geteuid().is_root() && !in_user_namespace()
 }

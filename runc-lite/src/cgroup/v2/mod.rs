@@ -41,6 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct V2 {
     root: PathBuf,
     dir: Dir,
+    /// A user to whom no group is delegated runs containers where they are.
+    without: bool,
 }
 
 impl V2 {
@@ -48,6 +50,7 @@ impl V2 {
         Self {
             root: PathBuf::from(ROOT),
             dir,
+            without: false,
         }
     }
 
@@ -74,7 +77,11 @@ impl V2 {
                 if placement.rootless
                     && matches!(e.errno(), Some(libc::EACCES | libc::EPERM | libc::EROFS)) =>
             {
+                if asks(limits) {
+                    return Err(e);
+                }
                 crate::log::debug(|| crate::error::chain(&e));
+                self.without = true;
                 return Ok(());
             }
             Err(e) => return Err(e),
@@ -246,6 +253,9 @@ impl V2 {
     }
 
     pub(super) fn apply(&self, limits: &LinuxResources) -> Result<(), CgroupError> {
+        if self.without {
+            return Ok(());
+        }
         devices::set(&self.dir, &limits.devices)?;
         self.set_limits(limits)
     }
@@ -365,6 +375,16 @@ impl V2 {
             links: Vec::new(),
         }]
     }
+}
+
+/// Whether there are limits that need a group: all but device
+/// rules, which a user could not break anyway.
+fn asks(limits: &LinuxResources) -> bool {
+    let needs_none = LinuxResources {
+        devices: limits.devices.clone(),
+        ..LinuxResources::default()
+    };
+    *limits != needs_none
 }
 
 #[cfg(test)]

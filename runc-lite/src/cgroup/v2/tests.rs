@@ -16,6 +16,7 @@ fn fake(files: &[&str]) -> (tempfile::TempDir, V2) {
     let v2 = V2 {
         root: root.path().to_owned(),
         dir: Dir::new(dir),
+        without: false,
     };
     (root, v2)
 }
