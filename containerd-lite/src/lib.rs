@@ -25,6 +25,7 @@ mod diff;
 mod disk;
 mod error;
 mod events;
+pub mod fault;
 mod filters;
 mod gc;
 mod listen;

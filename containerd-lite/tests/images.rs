@@ -12,7 +12,7 @@ use tonic::Code;
 fn root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        eprintln!("skipped: needs root");
+        eprintln!("SKIPPED: needs root");
     }
     root
 }

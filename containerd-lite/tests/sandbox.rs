@@ -1,13 +1,19 @@
 //! Sandboxes: records, and shims that hold several containers for one.
 //!
-//! The second part needs a shim that serves sandboxes, as containerd 1.7's does: `LITE_SANDBOX_SHIM` names it.
+//! The shim of the second part is this program again, behind a script; a real one that serves sandboxes, as containerd 1.7's
+//! does, takes part where `LITE_SANDBOX_SHIM` names it.
 
 mod store;
 
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use proto::containerd::runtime::sandbox::v1 as shim;
 use proto::containerd::services::sandbox::v1 as wire;
 use proto::containerd::types::{Sandbox, sandbox::Runtime};
+use proto::error::ErrorKind;
+use proto::ttrpc::{Status, TtrpcContext, async_trait};
 use store::{Client, Daemon};
 use tonic::Code;
 use tonic::transport::Channel;
@@ -112,18 +118,152 @@ async fn records_are_kept_changed_and_found() {
     assert_eq!(gone.expect_err("gone").code(), Code::NotFound);
 }
 
-fn shim() -> Option<PathBuf> {
-    let found = std::env::var_os("LITE_SANDBOX_SHIM").map(PathBuf::from);
-    let found = found.filter(|path| path.exists() && nix::unistd::geteuid().is_root());
-    if found.is_none() {
-        eprintln!("SKIPPED: needs root and a shim that serves sandboxes in LITE_SANDBOX_SHIM");
+/// Where the serving half of this program listens.
+const SOCKET: &str = "LITE_FAKE_SANDBOX";
+
+/// A sandbox without anything in it.
+#[derive(Debug, Default)]
+struct Pod {
+    made: tokio::sync::watch::Sender<Option<String>>,
+    stopped: tokio::sync::Notify,
+    over: tokio::sync::Notify,
+}
+
+impl Pod {
+    fn is(&self, id: &str) -> Result<(), Status> {
+        match self.made.borrow().as_deref() == Some(id) {
+            true => Ok(()),
+            false => Err(Status::new(
+                ErrorKind::NotFound,
+                format!("sandbox {id:?}: not found"),
+            )),
+        }
     }
-    found
+}
+
+#[async_trait]
+impl shim::sandbox_ttrpc::Sandbox for Pod {
+    async fn create_sandbox(
+        &self,
+        _: &TtrpcContext,
+        request: shim::CreateSandboxRequest,
+    ) -> Result<shim::CreateSandboxResponse, Status> {
+        self.made.send_replace(Some(request.sandbox_id));
+        Ok(shim::CreateSandboxResponse {})
+    }
+
+    async fn start_sandbox(
+        &self,
+        _: &TtrpcContext,
+        request: shim::StartSandboxRequest,
+    ) -> Result<shim::StartSandboxResponse, Status> {
+        self.is(&request.sandbox_id)?;
+        Ok(shim::StartSandboxResponse {
+            pid: std::process::id(),
+            created_at: None,
+        })
+    }
+
+    async fn sandbox_status(
+        &self,
+        _: &TtrpcContext,
+        request: shim::SandboxStatusRequest,
+    ) -> Result<shim::SandboxStatusResponse, Status> {
+        self.is(&request.sandbox_id)?;
+        Ok(shim::SandboxStatusResponse {
+            sandbox_id: request.sandbox_id,
+            pid: std::process::id(),
+            state: "SANDBOX_READY".into(),
+            ..shim::SandboxStatusResponse::default()
+        })
+    }
+
+    async fn stop_sandbox(
+        &self,
+        _: &TtrpcContext,
+        request: shim::StopSandboxRequest,
+    ) -> Result<shim::StopSandboxResponse, Status> {
+        self.is(&request.sandbox_id)?;
+        self.stopped.notify_one();
+        Ok(shim::StopSandboxResponse {})
+    }
+
+    async fn wait_sandbox(
+        &self,
+        _: &TtrpcContext,
+        request: shim::WaitSandboxRequest,
+    ) -> Result<shim::WaitSandboxResponse, Status> {
+        self.is(&request.sandbox_id)?;
+        self.stopped.notified().await;
+        Ok(shim::WaitSandboxResponse::default())
+    }
+
+    async fn shutdown_sandbox(
+        &self,
+        _: &TtrpcContext,
+        request: shim::ShutdownSandboxRequest,
+    ) -> Result<shim::ShutdownSandboxResponse, Status> {
+        self.is(&request.sandbox_id)?;
+        self.over.notify_one();
+        Ok(shim::ShutdownSandboxResponse {})
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the shim of the test below, which starts it"]
+async fn serves_a_sandbox() {
+    let Some(socket) = std::env::var_os(SOCKET) else {
+        return;
+    };
+    let pod = Arc::new(Pod::default());
+    let address = format!("unix://{}", Path::new(&socket).display());
+    let server = ttrpc::r#async::Server::new().bind(&address).expect("bind");
+    let service = shim::sandbox_ttrpc::service(pod.clone());
+    let mut server = server.register_service(service);
+    server.start().await.expect("start");
+    pod.over.notified().await;
+    server.shutdown().await.expect("shutdown");
+    std::fs::remove_file(&socket).expect("remove the socket");
+}
+
+/// The shim that this program is, behind a script that starts it as a shim is started.
+fn own_shim(folder: &Path) -> PathBuf {
+    let (program, socket) = (
+        folder.join("containerd-shim-pod-v2"),
+        folder.join("pod.sock"),
+    );
+    let test = std::env::current_exe().expect("this program");
+    let script = format!(
+        "#!/bin/sh\nfor last; do :; done\n[ \"$last\" = start ] || exit 0\n\
+         {SOCKET}='{socket}' '{test}' --exact serves_a_sandbox --ignored </dev/null >/dev/null 2>&1 &\n\
+         while [ ! -S '{socket}' ]; do sleep 0.02; done\nprintf 'unix://{socket}'\n",
+        socket = socket.display(),
+        test = test.display()
+    );
+    std::fs::write(&program, script).expect("script");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("mode");
+    program
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sandbox_has_a_shim_until_it_is_shut_down() {
-    let Some(shim) = shim() else { return };
+    let folder = tempfile::tempdir().expect("folder");
+    life_of_a_sandbox(&own_shim(folder.path())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_shim_holds_a_sandbox() {
+    let real = std::env::var_os("LITE_SANDBOX_SHIM").map(PathBuf::from);
+    let real = real.filter(|path| path.exists() && nix::unistd::geteuid().is_root());
+    match real {
+        Some(real) => life_of_a_sandbox(&real).await,
+        None => {
+            eprintln!("SKIPPED: needs root and a shim that serves sandboxes in LITE_SANDBOX_SHIM")
+        }
+    }
+}
+
+async fn life_of_a_sandbox(shim: &Path) {
     let mut daemon = Daemon::start().await;
     let client = daemon.client("ns", None).await;
     let sandbox_id = "pod".to_owned();
@@ -165,6 +305,15 @@ async fn a_sandbox_has_a_shim_until_it_is_shut_down() {
         foreign.expect_err("another controller").code(),
         Code::NotFound
     );
+    for (id, code) in [("pod", None), ("other", Some(Code::NotFound))] {
+        let update = wire::ControllerUpdateRequest {
+            sandbox_id: id.into(),
+            sandbox: Some(sandbox(id, "x")),
+            ..wire::ControllerUpdateRequest::default()
+        };
+        let updated = controller(&client).update(client.request(update)).await;
+        assert_eq!(updated.err().map(|e| e.code()), code, "{id}");
+    }
     let stop = wire::ControllerStopRequest {
         sandbox_id: sandbox_id.clone(),
         ..wire::ControllerStopRequest::default()

@@ -37,7 +37,7 @@ impl Registry {
     fn start_with(http: impl FnOnce(&Path) -> String) -> Option<Self> {
         let program = Path::new("/usr/bin/docker-registry");
         if !program.exists() || !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: needs root and docker-registry");
+            eprintln!("SKIPPED: needs root and docker-registry");
             return None;
         }
         let folder = tempfile::tempdir().expect("folder");

@@ -16,6 +16,7 @@ use proto::ttrpc::Status;
 use super::shim_client::{ACTION, LIFECYCLE, Method, QUERY, ShimClient, is_broken};
 use super::task::{Life, ProcessRef, Task};
 use super::{Origin, Result, Runtime, RuntimeError, oom};
+use crate::fault;
 
 /// What a shim tells of a process.
 pub(crate) type ProcessState = shim::StateResponse;
@@ -173,11 +174,13 @@ impl Runtime {
             exec_id: process.wire().to_owned(),
         };
         let traceparent = origin.traceparent.as_deref();
+        fault::point("start.asked")?;
         let started = self
             .ask(&task, Method::Start, LIFECYCLE, traceparent, &request)
             .await?;
         match started {
             Asked::Answer(shim::StartResponse { pid }) => {
+                fault::point("start.told")?;
                 // A restored init has no pid before.
                 let known = task.process(&process).and_then(|p| p.pid);
                 task.note_process(&process, pid);
@@ -219,8 +222,10 @@ impl Runtime {
             stderr: request.stderr,
             spec,
         };
+        fault::point("exec.asked")?;
         let name = (request.container_id.as_str(), "exec in");
         let done = self.act(origin, name, Method::Exec, ACTION, &wire).await;
+        fault::point("exec.told")?;
         if done.is_err() && !known {
             task.forget_process(&process);
         }

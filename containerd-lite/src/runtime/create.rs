@@ -16,10 +16,11 @@ use proto::containerd::task::v2 as shim;
 use proto::layout;
 
 use super::bundle::Bundle;
-use super::shim_client::{LIFECYCLE, Method, ShimClient, is_broken};
+use super::shim_client::{ACTION, LIFECYCLE, Method, ShimClient, is_broken};
 use super::task::{Life, ProcessRef, Shim, Task};
 use super::{Origin, Result, Runtime, RuntimeError, oom};
 use crate::error::chain;
+use crate::fault;
 use crate::metadata::Container;
 
 /// How long a create waits for what is left of an earlier one of its name.
@@ -110,6 +111,7 @@ impl Runtime {
                 task.id
             )));
         }
+        fault::point("create.begun")?;
         task.bundle.create(&oom::clamp_spec(spec, oom::floor()))?;
         let checkpoint = match restored {
             Some(folder) => Some(task.bundle.take_checkpoint(&folder)),
@@ -123,7 +125,7 @@ impl Runtime {
             }
             Err(error) => Err(error.into()),
         };
-        let (shim, pid) = match started {
+        let (live, pid) = match started {
             Ok(started) => started,
             Err(error) => {
                 self.undo_create(task, &program).await;
@@ -131,13 +133,28 @@ impl Runtime {
             }
         };
         task.note_process(&ProcessRef::Init, pid);
-        if let Err(error) = task.bundle.record_created(pid) {
-            self.end_shim(task, &shim.client, &shim.answer).await;
+        let told = fault::point("create.told");
+        if let Err(error) = told.and_then(|()| task.bundle.record_created(pid)) {
+            // A shim that holds a container does not end.
+            let request = shim::DeleteRequest {
+                id: task.id.clone(),
+                exec_id: String::new(),
+            };
+            let deleted = live.client.call::<_, shim::DeleteResponse>(
+                Method::Delete,
+                Some(ACTION),
+                origin.traceparent.as_deref(),
+                &request,
+            );
+            if let Err(status) = deleted.await {
+                tracing::warn!(id = task.id, error = %status, "take back a create");
+            }
             self.undo_create(task, &program).await;
             return Err(error.into());
         }
-        task.set_life(Life::Live(shim));
+        task.set_life(Life::Live(live));
         self.watch(task);
+        fault::pass("create.recorded");
         Ok(pid)
     }
 
@@ -149,6 +166,7 @@ impl Runtime {
         request: &CreateTaskRequest,
         checkpoint: Option<&Path>,
     ) -> Result<(Shim, u32)> {
+        fault::point("create.bundle")?;
         copy_task_log(task)?;
         let program = task.program().expect("the program was resolved");
         let options = request
@@ -173,6 +191,7 @@ impl Runtime {
             }
         };
         let client = ShimClient::connect(&answer, &task.namespace).await?;
+        fault::point("create.connected")?;
         let create = shim::CreateTaskRequest {
             id: task.id.clone(),
             bundle: task.bundle.path().to_string_lossy().into_owned(),
@@ -207,23 +226,23 @@ impl Runtime {
                     created.pid,
                 ))
             }
-            Err(status) => {
-                self.end_shim(task, &client, &answer).await;
-                Err(if is_broken(&status) {
-                    RuntimeError::ShimDied {
-                        operation: "create",
-                        id: task.id.clone(),
-                    }
-                } else {
-                    RuntimeError::Create(status)
-                })
-            }
+            Err(status) if is_broken(&status) => Err(RuntimeError::ShimDied {
+                operation: "create",
+                id: task.id.clone(),
+            }),
+            Err(status) => Err(RuntimeError::Create(status)),
         }
     }
 
     /// Cleans up after a create that failed at whichever step. What cannot be cleaned now is left to the next start.
-    async fn undo_create(&self, task: &Task, program: &Path) {
+    async fn undo_create(&self, task: &Arc<Task>, program: &Path) {
         let name = (task.namespace.as_str(), task.id.as_str());
+        // A shim that serves is not ended by its `delete`.
+        if let Some(answer) = task.bundle.answer()
+            && let Ok(client) = ShimClient::connect(&answer, &task.namespace).await
+        {
+            self.end_shim(task, &client, &answer).await;
+        }
         // The engine may have got some way; nobody else knows how to undo that.
         if task.bundle.answer().is_some()
             && let Err(error) = self.launcher.delete(program, name, &task.bundle).await

@@ -23,6 +23,7 @@ use super::shim_client::{ACTION, Method, ShimClient, is_broken};
 use super::task::{Life, ProcessExit, ProcessRef, Shim, Task};
 use super::{Origin, Result, Runtime, RuntimeError, record};
 use crate::error::chain;
+use crate::fault;
 
 /// How long a shim may take to answer Shutdown, and then to be gone.
 const SHUTDOWN: Duration = Duration::from_secs(3);
@@ -61,9 +62,11 @@ impl Runtime {
     ) -> Result<ProcessExit> {
         let known = task.process(&ProcessRef::Init).and_then(|p| p.exit);
         let reason = reason(task, &ProcessRef::Init);
+        fault::point("delete.begun")?;
         if let Some(exit) = &known {
             record::note(&task.bundle, exit)?;
         }
+        fault::point("delete.noted")?;
         let request = shim::DeleteRequest {
             id: task.id.clone(),
             exec_id: String::new(),
@@ -86,12 +89,17 @@ impl Runtime {
                 return Err(RuntimeError::Shim(status));
             }
         };
+        fault::point("delete.told")?;
         if exit.pid != 0 {
             self.ensure_published(task, &ProcessRef::Init, &exit).await;
         }
+        fault::point("delete.published")?;
         // From here on its connection may close without that being a death.
         task.set_life(Life::Gone);
         self.end_shim(task, &shim.client, &shim.answer).await;
+        // A shim that was killed on its last steps leaves it.
+        self.remove_socket(task).await;
+        fault::pass("delete.shim-ended");
         self.let_go(task).await;
         Ok(exit)
     }
@@ -113,10 +121,12 @@ impl Runtime {
                 "clean up after a dead shim"
             );
         }
+        fault::point("delete-dead.cleaned")?;
         self.store
             .exits()
             .delete_all(&task.namespace, &task.id)
             .await?;
+        fault::pass("delete-dead.forgotten");
         let event = TaskDelete {
             container_id: task.id.clone(),
             pid: exit.pid,
@@ -152,6 +162,7 @@ impl Runtime {
                 "remove the bundle of a deleted task"
             );
         }
+        fault::pass("delete.aside");
         self.events.forget_task(&task.namespace, &task.id);
         self.leave(task);
     }

@@ -25,6 +25,7 @@ use proto::prost::Message as _;
 use super::answer::{Answer, AnswerError};
 use super::bundle::{Bundle, BundleError};
 use super::spawn::{self, Invocation, SpawnError};
+use crate::fault;
 
 /// A shim that takes longer to start is given up.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -162,7 +163,9 @@ impl Launcher {
                         let mut dialects = self.dialects.lock().expect("no panic under this lock");
                         dialects.insert(key, dialect);
                     }
+                    fault::point("create.shim-started")?;
                     bundle.record_shim(program, &answer)?;
+                    fault::point("create.shim-recorded")?;
                     return Ok(answer);
                 }
                 // Only a refusal may be about the dialect.
@@ -192,6 +195,7 @@ impl Launcher {
                 .env
                 .push((proto::trace::TRACEPARENT_ENV, traceparent.into()));
         }
+        fault::point("create.shim-asked")?;
         let output = spawn::run(command, START_LIMIT).await?;
         if !output.status.success() {
             return Err(failed(program, "start", &output));

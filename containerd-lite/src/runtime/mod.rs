@@ -44,6 +44,7 @@ use std::time::Duration;
 
 use proto::error::ErrorKind;
 
+pub(crate) use bundle::BundleError;
 pub(crate) use calls::ProcessState;
 pub(crate) use launch::Identity;
 pub(crate) use shim_client::{ACTION, LIFECYCLE, QUERY};
@@ -52,7 +53,7 @@ pub(crate) use task::{ProcessExit, ProcessRef};
 
 use crate::events::Exchange;
 use crate::metadata::{MetadataError, Store};
-use bundle::{BundleError, Places};
+use bundle::Places;
 use launch::{LaunchError, Launcher};
 use task::{Life, Task};
 

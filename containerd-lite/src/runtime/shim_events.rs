@@ -19,6 +19,7 @@ use ttrpc::asynchronous::transport::Listener;
 use super::task::{Life, ProcessExit, ProcessRef};
 use super::{Runtime, record};
 use crate::events::PublishError;
+use crate::fault;
 
 /// How long an exit waits for the answer to the Create of its own task.
 const CREATING: Duration = Duration::from_secs(2);
@@ -34,8 +35,20 @@ impl events_ttrpc::Events for Service {
         let envelope = request
             .envelope
             .ok_or_else(|| invalid("envelope is required".to_owned()))?;
+        let fault = |point| {
+            let passed = fault::point(point);
+            passed.map_err(|error| Status::new(ErrorKind::Unavailable, error.to_string()))
+        };
+        let is_exit = envelope.topic == "/tasks/exit";
+        if is_exit {
+            fault("exit.heard")?;
+        }
         let forwarded = self.0.forward(envelope).await;
-        forwarded.map_err(|error| invalid(error.to_string()))
+        forwarded.map_err(|error| invalid(error.to_string()))?;
+        if is_exit {
+            fault("exit.told")?;
+        }
+        Ok(())
     }
 }
 

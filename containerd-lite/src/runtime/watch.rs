@@ -20,6 +20,7 @@ use super::shim_client::{ConnectError, ShimClient};
 use super::task::{Life, ProcessExit, ProcessRef, Shim, Task};
 use super::{Runtime, record};
 use crate::error::chain;
+use crate::fault;
 use crate::metadata::MetadataError;
 
 /// Pauses between dials that lead to nothing.
@@ -67,6 +68,7 @@ impl Runtime {
 
     /// Ends what is left of a task whose shim is dead, and keeps how it ended. The caller holds `lifecycle`.
     pub(super) async fn bury(self: &Arc<Self>, task: &Arc<Task>) {
+        fault::pass("bury.begun");
         // Read before the shim's `delete` runs, which may clear them away.
         let recorded = record::read(&task.bundle, &ProcessRef::Init);
         let execs = exec_exits(task);
@@ -78,6 +80,7 @@ impl Runtime {
                 "clean up after a dead shim"
             );
         }
+        fault::pass("bury.cleaned");
         let known = task.process(&ProcessRef::Init).unwrap_or_default();
         // Nobody was told of a task whose Create was not answered.
         let never_told = known.pid.is_none() && task.bundle.created().is_none();
@@ -113,10 +116,12 @@ impl Runtime {
                 kept = false;
             }
         }
+        fault::pass("bury.kept");
         task.set_life(Life::Dead);
         for (process, exit) in &exits {
             self.publish_exit(task, process, exit);
         }
+        fault::pass("bury.told");
         // The bundle is the only other place that knows the exit, and the only way to clean up once more.
         if kept
             && cleaned
@@ -128,6 +133,7 @@ impl Runtime {
                 "remove the bundle of a dead shim"
             );
         }
+        fault::pass("bury.removed");
     }
 
     /// Removes the bundle of a task that nobody knows of.
@@ -143,14 +149,20 @@ impl Runtime {
     }
 
     /// Removes the socket that a dead shim left, unless another shim has taken its place.
-    async fn remove_socket(&self, task: &Task) {
+    pub(super) async fn remove_socket(&self, task: &Task) {
         let Some(answer) = task.bundle.answer() else {
             return;
         };
+        let there = |path: &&str| {
+            std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+        };
+        let Some(path) = answer.path().filter(there) else {
+            return;
+        };
         let dead = ShimClient::connect(&answer, &task.namespace).await;
-        if let (Err(ConnectError::Dead(_)), Some(path)) = (dead, answer.path())
-            && std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket())
+        if matches!(dead, Err(ConnectError::Dead(_)))
             && let Err(error) = std::fs::remove_file(path)
+            && error.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!(id = task.id, path, %error, "remove the socket of a dead shim");
         }

@@ -25,6 +25,19 @@ pub(crate) const NAMESPACE: &str = "test";
 const BUSYBOX: [&str; 2] = ["/bin/busybox", "/usr/bin/busybox"];
 const SHIM: &str = "/usr/bin/containerd-shim-runc-v2";
 
+/// Our own shim.
+pub(crate) const OWN_SHIM: &str = proto::layout::program::SHIM;
+
+/// The shim that `LITE_TEST_SHIM` names, else ours if it was built into the folder of this test.
+pub(crate) fn own_shim() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("LITE_TEST_SHIM") {
+        return Some(named.into());
+    }
+    let test = std::env::current_exe().ok()?;
+    let beside = test.parent()?.parent()?.join(OWN_SHIM);
+    beside.is_file().then_some(beside)
+}
+
 /// A daemon and all that it runs. Dropping it ends both.
 pub(crate) struct Daemon {
     folder: tempfile::TempDir,
@@ -41,7 +54,12 @@ impl Daemon {
 
     /// Starts one with a configuration file.
     pub(crate) async fn start_with(config: &str) -> Option<Self> {
-        let shim = PathBuf::from(std::env::var("LITE_TEST_SHIM").unwrap_or_else(|_| SHIM.into()));
+        let shim = std::env::var("LITE_TEST_SHIM").unwrap_or_else(|_| SHIM.into());
+        Self::start_over(shim.into(), config).await
+    }
+
+    /// Starts one whose containers have this shim.
+    pub(crate) async fn start_over(shim: PathBuf, config: &str) -> Option<Self> {
         let engine = std::env::var("LITE_TEST_ENGINE").unwrap_or_else(|_| "runc".into());
         let busybox = BUSYBOX.iter().find(|path| Path::new(path).exists());
         let missing = [
@@ -51,7 +69,7 @@ impl Daemon {
         ];
         let missing: Vec<&str> = missing.into_iter().flatten().collect();
         if !missing.is_empty() {
-            eprintln!("skipped: needs {}", missing.join(", "));
+            eprintln!("SKIPPED: needs {}", missing.join(", "));
             return None;
         }
         let folder = tempfile::tempdir().expect("folder");
@@ -92,8 +110,23 @@ impl Daemon {
 
     /// Starts it again; returns when it answers.
     pub(crate) async fn restart(&mut self) {
-        self.child = spawn(self.folder.path());
+        self.restart_with(&[]).await;
+    }
+
+    /// The same, with variables in its environment.
+    pub(crate) async fn restart_with(&mut self, env: &[(&str, &str)]) {
+        self.child = spawn_with(self.folder.path(), env);
         self.ready().await;
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("wait").is_some()
+    }
+
+    /// A path in its folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     async fn ready(&self) {
@@ -319,6 +352,10 @@ impl Drop for Daemon {
 }
 
 fn spawn(folder: &Path) -> Child {
+    spawn_with(folder, &[])
+}
+
+fn spawn_with(folder: &Path, env: &[(&str, &str)]) -> Child {
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
@@ -334,6 +371,7 @@ fn spawn(folder: &Path) -> Child {
         .arg(path("c.sock"))
         .arg("--config")
         .arg(path("config.toml"))
+        .envs(env.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
