@@ -32,6 +32,29 @@ pub fn exec_exit(exec_id: &str) -> String {
     format!("exit-{exec_id}.json")
 }
 
+/// What the header of a compressed part of a log says, as its comment: the device and number of the file that it was made of,
+/// and when that came into being (nanoseconds since 1970, 0 where file systems do not tell), since numbers are used again.
+pub fn log_part((dev, ino, born): (u64, u64, u64)) -> String {
+    format!("inode {dev}:{ino} born {born}")
+}
+
+/// Reads what [`log_part`] wrote.
+pub fn read_log_part(comment: &[u8]) -> Option<(u64, u64, u64)> {
+    let text = std::str::from_utf8(comment).ok()?;
+    let (inode, born) = text.strip_prefix("inode ")?.split_once(" born ")?;
+    let (dev, ino) = inode.split_once(':')?;
+    Some((dev.parse().ok()?, ino.parse().ok()?, born.parse().ok()?))
+}
+
+/// What [`log_part`] says of a file.
+pub fn log_part_of(file: &std::fs::Metadata) -> (u64, u64, u64) {
+    use std::os::unix::fs::MetadataExt as _;
+    let born = file.created().ok();
+    let born = born.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    let nanos = born.and_then(|since| u64::try_from(since.as_nanos()).ok());
+    (file.dev(), file.ino(), nanos.unwrap_or(0))
+}
+
 /// Names of the five programs.
 pub mod program {
     /// The CLI.

@@ -36,12 +36,13 @@ pub(crate) fn run(args: &Args) -> Result<(), BoxError> {
         .unwrap_or_else(|| args.id.clone());
     let socket = socket_path(args, &group, input.socket_dir.as_deref());
     let address = format!("unix://{}", socket.display());
+    // First of all: a socket that a killed `start` leaves must be found by who cleans up.
+    file::replace(Path::new(proto::layout::ADDRESS), address.as_bytes())?;
     let listener = match bind(&socket) {
         Ok(listener) => Some(listener),
         Err(BindError::Served) => None, // the group has its shim already
         Err(error) => return Err(error.into()),
     };
-    file::replace(Path::new(proto::layout::ADDRESS), address.as_bytes())?;
     if let Some(listener) = listener
         && let Err(error) = launch(args, listener, &input)
     {

@@ -45,7 +45,7 @@ macro_rules! require_runtime {
                     std::env::var_os("SHIM_TEST_REQUIRE").is_none(),
                     "required: {why}"
                 );
-                println!("skipped: {why}");
+                println!("SKIPPED: {why}");
                 return;
             }
         }

@@ -3,6 +3,7 @@
 //! The shim writes and rotates the files (json-file); this side only reads, and deletes them with the container.
 
 pub(crate) mod json_file;
+mod part;
 pub(crate) mod read;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use crate::config::Config;
 use crate::container::Record;
 use crate::error::{Error, Result};
 
-/// The log of a container; older parts lie beside it as `.1`, `.2` and so on.
+/// The log of a container; older parts lie beside it as `.1`, `.2` and so on, or `.1.gz` where the shim has compressed them.
 pub(crate) fn path(config: &Config, id: &str) -> PathBuf {
     config.container_dir(id).join(format!("{id}-json.log"))
 }
@@ -50,10 +51,21 @@ pub(crate) fn limits(
     let files = own(files_key).unwrap_or(files).to_owned();
     let size = own(size_key).unwrap_or(size);
     let bytes = crate::config::parse_size(size).filter(|bytes| *bytes > 0);
-    match bytes {
-        None => Vec::new(),
-        Some(bytes) => vec![(size_key, bytes.to_string()), (files_key, files)],
+    let Some(bytes) = bytes else {
+        return Vec::new();
+    };
+    // Docker compresses the older parts of a local log unless it is told not to.
+    let compress = own("compress").map_or(driver == LOCAL, is_true) && files != "1";
+    let mut limits = vec![(size_key, bytes.to_string()), (files_key, files)];
+    if compress {
+        limits.push(("compress", "true".to_owned()));
     }
+    limits
+}
+
+/// A truth value as Go reads it.
+fn is_true(text: &str) -> bool {
+    matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True")
 }
 
 /// What each record of the log carries by the options `labels`, `env` and `tag`.
@@ -172,7 +184,8 @@ pub(crate) fn check<'a>(
             )));
         }
     };
-    for (key, value) in options {
+    let options: BTreeMap<&str, &str> = options.collect();
+    for (&key, &value) in &options {
         if !known.contains(&key) {
             return Err(Error::invalid(format!(
                 "unknown log opt '{key}' for {driver} log driver"
@@ -182,7 +195,9 @@ pub(crate) fn check<'a>(
             "max-size" => crate::config::parse_size(value).is_some_and(|n| n > 0) || value == "-1",
             "max-file" => value.parse::<u32>().is_ok_and(|n| n > 0),
             "mode" => value == "blocking",
-            "compress" => matches!(value, "false" | "0"),
+            "compress" => {
+                is_true(value) || matches!(value, "0" | "f" | "F" | "false" | "FALSE" | "False")
+            }
             "labels-regex" | "env-regex" => regex::Regex::new(value).is_ok(),
             _ => true,
         };
@@ -191,6 +206,14 @@ pub(crate) fn check<'a>(
                 "log opt {key}={value} is not supported by the {driver} log driver"
             )));
         }
+    }
+    let owned = |(k, v): (&&str, &&str)| ((*k).to_owned(), (*v).to_owned());
+    let asked = options.get("compress").is_some_and(|value| is_true(value));
+    let limits = limits(driver, &options.iter().map(owned).collect());
+    if asked && !limits.iter().any(|(key, _)| *key == "compress") {
+        return Err(Error::invalid(
+            "compress cannot be true when max-file is less than 2 or max-size is not set",
+        ));
     }
     Ok(())
 }
@@ -224,7 +247,32 @@ mod tests {
         assert_eq!(limits(JSON_FILE, &[("max-size", "-1")]), "");
         assert_eq!(
             limits(LOCAL, &[("max-size", "1k")]),
-            "max-size=1024 max-file=5"
+            "max-size=1024 max-file=5 compress=true"
         );
+        assert_eq!(
+            limits(LOCAL, &[("compress", "false")]),
+            "max-size=20971520 max-file=5"
+        );
+        assert_eq!(
+            limits(JSON_FILE, &[("compress", "true")]),
+            "max-size=104857600 max-file=3 compress=true"
+        );
+    }
+
+    #[test]
+    fn compression_needs_older_parts() {
+        let told = |given: &[(&'static str, &'static str)]| {
+            check(JSON_FILE, given.iter().copied()).map_err(|e| e.to_string())
+        };
+        told(&[("compress", "true")]).unwrap();
+        told(&[("compress", "1"), ("max-size", "1m"), ("max-file", "2")]).unwrap();
+        told(&[("compress", "false"), ("max-size", "1m")]).unwrap();
+        for bad in [
+            [("compress", "true"), ("max-size", "1m")],
+            [("compress", "true"), ("max-file", "1")],
+        ] {
+            assert!(told(&bad).unwrap_err().contains("max-file is less than 2"));
+        }
+        assert!(told(&[("compress", "yes")]).is_err());
     }
 }

@@ -5,10 +5,8 @@
 //! has ended or the client has gone; there is no polling. Across a rotation the old file is read to its end by the open
 //! descriptor, then the next newer one is found by inode.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -18,13 +16,11 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use super::json_file::{self, Entry};
+use super::part::Part;
 use crate::clock;
 
 /// Size at which a chunk is sent.
 const CHUNK: usize = 32 * 1024;
-
-/// Longest line that is read; the shim writes at most 16 KiB of output in one, escaped.
-const LONGEST: u64 = 1 << 20;
 
 /// What a client wants.
 #[derive(Debug, Clone, Default)]
@@ -120,8 +116,7 @@ impl Reader {
 
     fn read_all(&mut self, ended: &io::PipeReader, watch: Option<&Inotify>) -> Result<(), Stop> {
         let mut current = None;
-        for (file, from) in self.parts()? {
-            let mut part = Part::new(file, from)?;
+        for mut part in self.parts()? {
             self.drain(&mut part)?;
             current = Some(part);
         }
@@ -132,9 +127,7 @@ impl Reader {
             // Looked at before the last read, so that what was written before the end is read.
             let over = is_over(ended)?;
             if current.is_none() {
-                current = open(&self.path)?
-                    .map(|file| Part::new(file, 0))
-                    .transpose()?;
+                current = Part::open(&self.path, 0)?;
             }
             if let Some(part) = &mut current {
                 self.drain(part)?;
@@ -154,24 +147,22 @@ impl Reader {
         }
     }
 
-    /// The parts of the log, oldest first, each with the offset to begin at.
-    fn parts(&self) -> Result<Vec<(File, u64)>, Stop> {
-        let mut newest_first = Vec::new();
+    /// The parts of the log, oldest first, each where reading begins.
+    fn parts(&self) -> Result<Vec<Part>, Stop> {
+        let mut newest_first: Vec<Part> = Vec::new();
         let mut missing = self.wanted.tail;
         for number in 0.. {
-            let Some(file) = open(&numbered(&self.path, number))? else {
+            let Some(mut part) = Part::open(&self.path, number)? else {
                 break;
             };
-            let end = file.metadata()?.len();
-            let from = match missing {
-                None => 0,
-                Some(lines) => {
-                    let (from, found) = json_file::tail(&file, end, lines)?;
-                    missing = Some(lines - found);
-                    from
-                }
-            };
-            newest_first.push((file, from));
+            // The log was rotated since the last one was opened.
+            if part.is_unique() && newest_first.iter().any(|newer| newer.is(&part)) {
+                continue;
+            }
+            if let Some(lines) = missing {
+                missing = Some(lines - part.tail(lines)?);
+            }
+            newest_first.push(part);
             if missing == Some(0) {
                 break;
             }
@@ -184,17 +175,16 @@ impl Reader {
     fn next_part(&self, part: &Part) -> Result<Option<Part>, Stop> {
         let mut newer = None;
         for number in 0.. {
-            let Some(file) = open(&numbered(&self.path, number))? else {
+            let Some(found) = Part::open(&self.path, number)? else {
                 // Rotated out of sight: the oldest that is left is the next.
                 break;
             };
-            let found = file.metadata()?;
-            if (found.dev(), found.ino()) == part.inode {
+            if found.is(part) {
                 break;
             }
-            newer = Some(file);
+            newer = Some(found);
         }
-        Ok(newer.map(|file| Part::new(file, 0)).transpose()?)
+        Ok(newer)
     }
 
     /// Reads whole lines up to the end of what is written.
@@ -285,58 +275,6 @@ fn fixed(text: &str) -> String {
     }
 }
 
-/// One file of the log, and how far it has been read.
-struct Part {
-    file: BufReader<File>,
-    inode: (u64, u64),
-    at: u64,
-}
-
-impl Part {
-    fn new(file: File, from: u64) -> io::Result<Self> {
-        let found = file.metadata()?;
-        let mut file = BufReader::with_capacity(64 * 1024, file);
-        file.seek(SeekFrom::Start(from))?;
-        Ok(Self {
-            file,
-            inode: (found.dev(), found.ino()),
-            at: from,
-        })
-    }
-
-    /// Reads one line with its newline; false at the end, where a line without one is left for later.
-    fn read_line(&mut self, line: &mut Vec<u8>) -> io::Result<bool> {
-        let read = io::Read::take(&mut self.file, LONGEST).read_until(b'\n', line)?;
-        if line.last() == Some(&b'\n') || read as u64 == LONGEST {
-            self.at += read as u64;
-            return Ok(true);
-        }
-        if read > 0 {
-            self.file.seek(SeekFrom::Start(self.at))?;
-        }
-        Ok(false)
-    }
-}
-
-fn numbered(path: &Path, number: u32) -> PathBuf {
-    match number {
-        0 => path.to_owned(),
-        number => {
-            let mut name = path.as_os_str().to_owned();
-            name.push(format!(".{number}"));
-            name.into()
-        }
-    }
-}
-
-fn open(path: &Path) -> Result<Option<File>, Stop> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e.into()),
-    }
-}
-
 fn is_over(ended: &io::PipeReader) -> Result<bool, Stop> {
     let mut fds = [PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
     Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)
@@ -356,6 +294,8 @@ fn wait(fds: &[BorrowedFd<'_>]) -> Result<(), Stop> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logs::part::name;
+    use std::fs::File;
     use std::io::Write;
 
     fn wanted() -> Wanted {
@@ -389,8 +329,8 @@ mod tests {
     fn rotated_parts_come_in_order() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        std::fs::write(numbered(&path, 2), record("a", 1) + &record("b", 2)).unwrap();
-        std::fs::write(numbered(&path, 1), record("c", 3)).unwrap();
+        std::fs::write(name(&path, 2, ""), record("a", 1) + &record("b", 2)).unwrap();
+        std::fs::write(name(&path, 1, ""), record("c", 3)).unwrap();
         std::fs::write(
             &path,
             "garbage\n".to_owned() + &record("d", 4) + "{\"log\":\"torn",
@@ -417,6 +357,54 @@ mod tests {
             "b\nc\n"
         );
         assert_eq!(read(&dir.path().join("none"), wanted()), "");
+    }
+
+    /// Compresses a part as the shim does.
+    fn pack(plain: &Path, packed: &Path) {
+        let found = proto::layout::log_part_of(&plain.metadata().unwrap());
+        let target = File::create(packed.with_extension("new")).unwrap();
+        let mut encoder = flate2::GzBuilder::new()
+            .comment(proto::layout::log_part(found))
+            .write(target, flate2::Compression::fast());
+        encoder.write_all(&std::fs::read(plain).unwrap()).unwrap();
+        encoder.finish().unwrap();
+        std::fs::rename(packed.with_extension("new"), packed).unwrap();
+        std::fs::remove_file(plain).unwrap();
+    }
+
+    #[test]
+    fn compressed_parts_read_as_plain_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        // Held, so that no file gets the number of another: births are told by the clock's tick only.
+        let mut held = Vec::new();
+        for (number, texts) in [(3, ["a", "b"]), (2, ["c", "d"]), (1, ["e", "f"])] {
+            std::fs::write(
+                name(&path, number, ""),
+                texts.map(|t| record(t, 1)).concat(),
+            )
+            .unwrap();
+            held.push(File::open(name(&path, number, "")).unwrap());
+            if number > 1 {
+                pack(&name(&path, number, ""), &name(&path, number, ".gz"));
+            }
+        }
+        std::fs::write(&path, record("g", 1)).unwrap();
+        // What is found twice is read once, and what is torn is not read.
+        std::fs::write(name(&path, 1, ".gz"), "torn").unwrap();
+        std::fs::write(name(&path, 4, ".gz"), "torn").unwrap();
+        assert_eq!(read(&path, wanted()), "a\nb\nc\nd\ne\nf\ng\n");
+        for (lines, text) in [
+            (4, "d\ne\nf\ng\n"),
+            (5, "c\nd\ne\nf\ng\n"),
+            (99, "a\nb\nc\nd\ne\nf\ng\n"),
+        ] {
+            let tail = Wanted {
+                tail: Some(lines),
+                ..wanted()
+            };
+            assert_eq!(read(&path, tail), text);
+        }
     }
 
     #[test]
@@ -456,8 +444,14 @@ mod tests {
                 for round in 0..20 {
                     if round % 5 == 4 {
                         for old in (0..4).rev() {
-                            let _ = std::fs::rename(numbered(&path, old), numbered(&path, old + 1));
+                            for ending in ["", ".gz"] {
+                                let (from, to) =
+                                    (name(&path, old, ending), name(&path, old + 1, ending));
+                                let _ = (old > 0 || ending.is_empty())
+                                    .then(|| std::fs::rename(from, to));
+                            }
                         }
+                        pack(&name(&path, 1, ""), &name(&path, 1, ".gz"));
                     }
                     let mut file = File::options()
                         .create(true)

@@ -6,11 +6,15 @@
 //!
 //! Sync: a regular file does not block in a way that could be waited for. No fsync.
 
+mod parts;
+
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use parts::Parts;
 
 use super::Stream;
 use super::uri::JsonFileConfig;
@@ -36,7 +40,7 @@ pub(crate) struct JsonFile {
     /// Bytes in the current file.
     size: u64,
     max_size: Option<u64>,
-    max_files: u32,
+    parts: Parts,
     attrs: String,
     stamper: Stamper,
     /// Whole records not written yet.
@@ -56,7 +60,7 @@ impl JsonFile {
             file,
             size,
             max_size: config.max_size,
-            max_files: config.max_files,
+            parts: Parts::of(&config.path, config.max_files, config.compress),
             attrs: config
                 .attrs
                 .as_ref()
@@ -183,23 +187,11 @@ impl JsonFile {
         }
     }
 
-    /// Shifts `PATH` to `PATH.1` and so on and begins anew; if that fails the log goes on in the same file.
+    /// Begins anew, the older parts one further; if that fails the log goes on in the same file.
     fn rotate(&mut self) {
-        let numbered = |n: u32| -> PathBuf {
-            let mut path = self.path.as_os_str().to_owned();
-            path.push(format!(".{n}"));
-            path.into()
-        };
-        let result = (|| {
-            if self.max_files <= 1 {
-                self.file.set_len(0)?;
-                return Ok(None);
-            }
-            for n in (1..self.max_files - 1).rev() {
-                rename(&numbered(n), &numbered(n + 1))?;
-            }
-            rename(&self.path, &numbered(1))?;
-            open_file(&self.path).map(Some)
+        let result = (|| match self.parts.shift()? {
+            true => open_file(&self.path).map(Some),
+            false => self.file.set_len(0).map(|()| None),
         })();
         match result {
             Ok(new) => {
@@ -212,13 +204,6 @@ impl JsonFile {
                 diag::warn(format_args!("rotate log {}: {error}", self.path.display()));
             }
         }
-    }
-}
-
-fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    match std::fs::rename(from, to) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
     }
 }
 

@@ -41,6 +41,8 @@ pub(crate) struct JsonFileConfig {
     pub(crate) max_size: Option<u64>,
     /// Files kept, the current one included.
     pub(crate) max_files: u32,
+    /// Whether all but the current one are compressed.
+    pub(crate) compress: bool,
     /// A JSON object put into every record.
     pub(crate) attrs: Option<String>,
     /// Where attachers connect.
@@ -99,6 +101,7 @@ fn json_file(path: PathBuf, query: &str) -> Result<JsonFileConfig, IoError> {
         path,
         max_size: None,
         max_files: 1,
+        compress: false,
         attrs: None,
         attach: None,
     };
@@ -117,8 +120,8 @@ fn json_file(path: PathBuf, query: &str) -> Result<JsonFileConfig, IoError> {
                 config.max_files = files.ok_or_else(|| bad("want a number above 0"))?;
             }
             "compress" => match text.as_str() {
-                "false" | "0" => {}
-                "true" | "1" => return Err(bad("compression of rotated logs is not built yet")),
+                "false" | "0" => config.compress = false,
+                "true" | "1" => config.compress = true,
                 _ => return Err(bad("want true or false")),
             },
             "attrs" => {
@@ -132,10 +135,12 @@ fn json_file(path: PathBuf, query: &str) -> Result<JsonFileConfig, IoError> {
             _ => return Err(bad("unknown option")),
         }
     }
+    let needs = |what: &str| Err(IoError::Uri(format!("json-file option {what}")));
     if config.max_files > 1 && config.max_size.is_none() {
-        return Err(IoError::Uri(
-            "json-file option max-file needs max-size".to_owned(),
-        ));
+        return needs("max-file needs max-size");
+    }
+    if config.compress && config.max_files < 2 {
+        return needs("compress needs a max-file of 2 or more");
     }
     Ok(config)
 }
@@ -226,11 +231,12 @@ mod tests {
                 needs_byte: false
             }
         );
-        let uri = "json-file:///l.log?max-size=10m&max-file=3&compress=false&attrs=%7B%22a%22%3A%22%2B%22%7D&attach=%2Frun%2Fa.sock";
+        let uri = "json-file:///l.log?max-size=10m&max-file=3&compress=true&attrs=%7B%22a%22%3A%22%2B%22%7D&attach=%2Frun%2Fa.sock";
         let Output::JsonFile(config) = Output::parse(uri).unwrap() else {
             panic!("not a json-file");
         };
         assert_eq!((config.max_size, config.max_files), (Some(10_000_000), 3));
+        assert!(config.compress);
         assert_eq!(config.attrs.as_deref(), Some("{\"a\":\"+\"}"));
         assert_eq!(config.attach.as_deref(), Some(Path::new("/run/a.sock")));
     }

@@ -8,6 +8,7 @@ fn open(folder: &Path, config: impl FnOnce(&mut JsonFileConfig)) -> JsonFile {
         path: folder.join("c.log"),
         max_size: None,
         max_files: 1,
+        compress: false,
         attrs: None,
         attach: None,
     };
@@ -108,6 +109,53 @@ fn rotation_keeps_the_newest_files() {
         let size = folder.path().join(name).metadata().unwrap().len();
         assert!((200..300).contains(&size), "{size}");
     }
+}
+
+/// The texts of a compressed part.
+fn unzipped(path: &Path) -> Vec<String> {
+    let mut text = String::new();
+    let file = File::open(path).unwrap();
+    let mut decoder = flate2::read::GzDecoder::new(file);
+    std::io::Read::read_to_string(&mut decoder, &mut text).unwrap();
+    let comment = decoder.header().unwrap().comment().unwrap();
+    assert!(proto::layout::read_log_part(comment).is_some());
+    let texts = text.lines().map(|line| {
+        let record: Value = serde_json::from_str(line).unwrap();
+        record["log"].as_str().unwrap().to_owned()
+    });
+    texts.collect()
+}
+
+#[test]
+fn older_parts_are_compressed_and_nothing_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = |c: &mut JsonFileConfig| {
+        (c.max_size, c.max_files, c.compress) = (Some(4_000), 50, true);
+    };
+    let at = |n: u32, ending: &str| folder.path().join(format!("c.log.{n}{ending}"));
+    // What an earlier life was at when it was killed.
+    std::fs::write(at(1, ""), "{\"log\":\"first\"}\n").unwrap();
+    std::fs::write(at(1, ".gz"), "torn").unwrap();
+    std::fs::write(folder.path().join("c.log.gz.new"), "torn").unwrap();
+    let mut log = open(folder.path(), config);
+    let mut lines = Lines::default();
+    for n in 0..2_000 {
+        let text = format!("line {n}\n");
+        log.append(Stream::Stdout, &mut lines, text.as_bytes(), UNIX_EPOCH);
+    }
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while (1..50).any(|n| at(n, "").exists()) {
+        assert!(std::time::Instant::now() < end, "a part stays plain");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    drop(log);
+    let numbers = (1..50).rev().filter(|n| at(*n, ".gz").exists());
+    let mut all: Vec<String> = numbers.flat_map(|n| unzipped(&at(n, ".gz"))).collect();
+    all.extend(texts(&folder.path().join("c.log")));
+    let want = std::iter::once("first".to_owned());
+    let want = want.chain((0..2_000).map(|n| format!("line {n}\n")));
+    assert_eq!(all, want.collect::<Vec<_>>());
+    assert!(!folder.path().join("c.log.gz.new").exists());
 }
 
 #[test]
