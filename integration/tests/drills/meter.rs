@@ -35,8 +35,15 @@ pub(crate) fn used(group: &Path) -> Result<Duration> {
 impl Meter {
     /// Puts these processes into a group of their own.
     pub(crate) fn of(name: &str, pids: &[u32]) -> Result<Self> {
-        let group = group(name);
-        std::fs::create_dir(&group).with_context(|| format!("make {}", group.display()))?;
+        Self::in_group(group(name), pids)
+    }
+
+    fn in_group(group: PathBuf, pids: &[u32]) -> Result<Self> {
+        match std::fs::create_dir(&group) {
+            // The hierarchy that counts CPU may be this one.
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            other => other.with_context(|| format!("make {}", group.display()))?,
+        }
         let meter = Self { group };
         for pid in pids {
             std::fs::write(meter.group.join("cgroup.procs"), pid.to_string())
@@ -54,6 +61,49 @@ impl Meter {
             false => Ok(all),
         }
     }
+}
+
+/// Counts the memory of some processes, of all that they start and of the containers that they make, with the kernel's for
+/// them: what is charged to their groups, less the page cache. Unlike MemAvailable it hears of nobody else on the machine.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    own: Meter,
+    containers: PathBuf,
+}
+
+impl Memory {
+    /// Puts these processes into a group; `containers` is the group above those of their containers.
+    pub(crate) fn of(name: &str, pids: &[u32], containers: &str) -> Result<Self> {
+        let root = Path::new("/sys/fs/cgroup");
+        let root = Some(root.join("memory")).filter(|folder| folder.is_dir());
+        // In a unified hierarchy the group for CPU counts memory as well.
+        let root = root.unwrap_or_else(|| PathBuf::from("/sys/fs/cgroup"));
+        Ok(Self {
+            own: Meter::in_group(root.join(name), pids)?,
+            containers: root.join(containers.trim_start_matches('/')),
+        })
+    }
+
+    /// KiB charged now.
+    pub(crate) fn charged(&self) -> Result<u64> {
+        let containers = Some(&self.containers).filter(|group| group.is_dir());
+        let groups = std::iter::once(&self.own.group).chain(containers);
+        groups.map(|group| charged(group)).sum()
+    }
+}
+
+fn charged(group: &Path) -> Result<u64> {
+    let read = |name: &str| {
+        let file = group.join(name);
+        std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))
+    };
+    let (usage, cache) = match group.join("memory.current").exists() {
+        true => (read("memory.current")?, "file "),
+        false => (read("memory.usage_in_bytes")?, "total_cache "),
+    };
+    let stat = read("memory.stat")?;
+    let cache = number(&stat, cache).with_context(|| format!("no {cache}in memory.stat"))?;
+    Ok(usage.trim().parse::<u64>()?.saturating_sub(cache) / 1024)
 }
 
 impl Drop for Meter {

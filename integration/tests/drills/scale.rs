@@ -15,7 +15,7 @@ use integration::require;
 use integration::stack::{Stack, alive};
 
 use crate::full;
-use crate::meter::{self, Meter};
+use crate::meter::{self, Memory, Meter};
 
 /// A daemon that containers are made in.
 struct Fleet {
@@ -153,6 +153,7 @@ fn containers_cost_little_and_the_last_as_much_as_the_first() -> Result<()> {
     let name = format!("lite-drill-scale-{}", std::process::id());
     let _meter = Meter::of(&name, &[daemon, containerd])?;
     let scope = stack.scope();
+    let memory = Memory::of(&name, &[daemon, containerd], &scope.cgroup)?;
     let fleet = Fleet {
         socket: stack.path("docker.sock"),
         made: AtomicUsize::new(0),
@@ -160,7 +161,7 @@ fn containers_cost_little_and_the_last_as_much_as_the_first() -> Result<()> {
     };
     let before = Census::take(scope)?;
     fleet.grow(2, 1)?;
-    idle(&stack, &fleet, containerd)?;
+    idle(&stack, &fleet, &memory, containerd)?;
     parallel(&fleet)?;
     if full() {
         many(&fleet)?;
@@ -171,14 +172,16 @@ fn containers_cost_little_and_the_last_as_much_as_the_first() -> Result<()> {
 }
 
 /// Memory, threads and CPU of idle ones, made one after another.
-fn idle(stack: &Stack, fleet: &Fleet, containerd: u32) -> Result<()> {
+fn idle(stack: &Stack, fleet: &Fleet, memory: &Memory, containerd: u32) -> Result<()> {
     let count = if full() { 200 } else { 6 };
     let (available, grown) = (meter::available()?, meter::pss(containerd)?);
+    let charged = memory.charged()?;
     let batch = fleet.grow(count, 1)?;
     batch.print(&format!("{count} one after another"));
     // Shims give memory back a second after their last start.
     std::thread::sleep(Duration::from_secs(3));
     let fall = available.saturating_sub(meter::available()?) as f64 / count as f64;
+    let charged = memory.charged()?.saturating_sub(charged) as f64 / count as f64;
     let shims = stack.pids_of("containerd-shim-lite-v2")?;
     ensure!(shims.len() == count + 2, "{} shims", shims.len());
     let mut pss = 0;
@@ -190,7 +193,7 @@ fn idle(stack: &Stack, fleet: &Fleet, containerd: u32) -> Result<()> {
     let pss = pss as f64 / shims.len() as f64;
     let grown = meter::pss(containerd)?.saturating_sub(grown) as f64 / count as f64;
     println!(
-        "idle: a shim {pss:.0} KiB PSS, containerd-lite {grown:.1} KiB more each, MemAvailable {fall:.0} KiB less each"
+        "idle: a shim {pss:.0} KiB PSS, containerd-lite {grown:.1} KiB more each, MemAvailable {fall:.0} KiB less each, {charged:.0} KiB charged with the kernel's"
     );
     fleet.one(true)?;
     for shim in stack.pids_of("containerd-shim-lite-v2")? {
@@ -237,6 +240,7 @@ fn docker_beside(count: usize) -> Result<()> {
     pids.push(peer.pid());
     let name = format!("lite-drill-docker-{}", std::process::id());
     let _meter = Meter::of(&name, &pids)?;
+    let memory = Memory::of(&name, &pids, &parent)?;
     let mut fleet = Fleet {
         socket: peer.socket(),
         made: AtomicUsize::new(0),
@@ -245,14 +249,18 @@ fn docker_beside(count: usize) -> Result<()> {
     fleet.grow(2, 1)?;
     // That of the containers is there now.
     fleet.groups.push(meter::group(&parent));
-    let available = meter::available()?;
+    let (available, charged) = (meter::available()?, memory.charged()?);
     let batch = fleet.grow(count, 1)?;
     std::thread::sleep(Duration::from_secs(3));
     let fall = available.saturating_sub(meter::available()?) as f64 / count as f64;
+    let charged = memory.charged()?.saturating_sub(charged) as f64 / count as f64;
     batch.print(&format!("docker, {count} one after another"));
-    println!("docker, idle: MemAvailable {fall:.0} KiB less each");
+    println!(
+        "docker, idle: MemAvailable {fall:.0} KiB less each, {charged:.0} KiB charged with the kernel's"
+    );
     fleet.remove_all()?;
     drop(peer);
+    drop(memory);
     // Its groups are empty now.
     let _ = command("find", ["/sys/fs/cgroup", "-depth", "-type", "d", "-path"])
         .arg(format!("*/{parent}*"))

@@ -179,11 +179,17 @@ fn rage(
             }
             continue;
         }
-        if program == SHIM {
-            note(&storm.shimless, pid);
-        } else if program == RUNTIME {
+        // An init that has become its program meanwhile is none of the chain's programs any more.
+        let of_the_chain = match program {
+            SHIM => note(&storm.shimless, pid),
+            RUNTIME => note(&storm.struck, pid),
+            _ => true,
+        };
+        if !of_the_chain {
+            continue;
+        }
+        if program == RUNTIME {
             storm.runtimes_killed.fetch_add(1, Ordering::Relaxed);
-            note(&storm.struck, pid);
         }
         if program == DOCKERD {
             stack.kill_daemon()?;
@@ -229,13 +235,17 @@ fn pick(stack: &Stack, random: &mut Random) -> Result<Option<(&'static str, u32)
     Ok(alive(pid).then_some((program, pid)))
 }
 
-/// Notes the container that a process is about, by its command line.
-fn note(set: &Mutex<BTreeSet<String>>, pid: u32) {
+/// Notes the container that a process is about, by its command line; false if that names none.
+fn note(set: &Mutex<BTreeSet<String>>, pid: u32) -> bool {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let text = String::from_utf8_lossy(&line).into_owned();
     let is_id = |word: &&str| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
-    if let (Some(id), Ok(mut set)) = (text.split('\0').find(is_id), set.lock()) {
-        set.insert(id.to_owned());
+    match (text.split('\0').find(is_id), set.lock()) {
+        (Some(id), Ok(mut set)) => {
+            set.insert(id.to_owned());
+            true
+        }
+        _ => false,
     }
 }
 
