@@ -44,6 +44,12 @@ fn is_mount_point(path: &Path) -> std::io::Result<bool> {
     }
 }
 
+/// Whether this process is in a user namespace other than the first, which maps all ids to themselves.
+pub(crate) fn in_user_namespace() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_whitespace().ne(["0", "0", "4294967295"]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

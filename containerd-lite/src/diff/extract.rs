@@ -17,6 +17,7 @@ use super::root::{Directory, Root, is_directory, normalise, open_plain, remove};
 use super::target::Target;
 use super::{DiffError, io};
 use crate::disk::Meter;
+use crate::mount::in_user_namespace;
 
 /// Prefix of the names that stand for a removal.
 const WHITEOUT: &[u8] = b".wh.";
@@ -221,10 +222,17 @@ impl Extractor {
             });
         }
         let device = rustix::fs::makedev(major, minor);
-        self.replacing(fd, name, path, || {
+        let made = self.replacing(fd, name, path, || {
             rustix::fs::mknodat(fd, name, kind, Mode::RUSR, device)
-        })
-        .map_err(io("make device", path))?;
+        });
+        match made {
+            // In a user namespace nobody may make one, and containers there get theirs from the host.
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) && in_user_namespace() => {
+                tracing::debug!("device {} of a layer is left out", path.display());
+                return Ok(());
+            }
+            other => other.map_err(io("make device", path))?,
+        }
         self.attributes.by_name(fd, name, entry, path)
     }
 

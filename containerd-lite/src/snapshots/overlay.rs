@@ -27,6 +27,10 @@ impl Overlay {
         if Path::new("/sys/module/overlay/parameters/index").exists() {
             always.push("index=off".to_owned());
         }
+        // What overlayfs notes beside files, it may then note as a user's attributes only.
+        if crate::mount::in_user_namespace() {
+            always.push("userxattr".to_owned());
+        }
         Self {
             folder: root.join("snapshots"),
             always,

@@ -54,6 +54,7 @@ pub(crate) use entry::Entry;
 pub use error::CgroupError;
 pub use stats::Stats;
 pub use systemd::{DbusError, UnitState};
+pub(crate) use v1::devices::in_user_namespace;
 
 use crate::spec::resources::LinuxResources;
 use systemd::Unit;

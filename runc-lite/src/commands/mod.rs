@@ -107,7 +107,8 @@ impl Context {
         let rootless = match global.value("rootless") {
             Some("true") => true,
             Some("false") => false,
-            _ => !rustix::process::geteuid().is_root(),
+            // Root of a user namespace is nobody to the host's cgroups.
+            _ => !rustix::process::geteuid().is_root() || crate::cgroup::in_user_namespace(),
         };
         Self {
             root,

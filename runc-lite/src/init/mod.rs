@@ -142,10 +142,12 @@ fn prepare(job: &InitJob<'_>, channel: &ChildEnd) -> Result<Prepared, InitFailur
     if !job.plan.needs_intermediate() {
         job.plan.join_all().at(Stage::Namespaces)?;
     }
-    let in_userns = job.plan.makes(libc::CLONE_NEWUSER) || job.plan.joins(libc::CLONE_NEWUSER);
-    if in_userns {
+    let enters = job.plan.makes(libc::CLONE_NEWUSER) || job.plan.joins(libc::CLONE_NEWUSER);
+    if enters {
         process::become_namespace_root().at(Stage::Namespaces)?;
     }
+    // Ours, or one that we were started in: neither may make device nodes.
+    let in_userns = enters || crate::cgroup::in_user_namespace();
     // A session of our own: signals of the caller's terminal do not reach us,
     // and a terminal of our own can be taken.
     rustix::process::setsid().at(Stage::Process)?;

@@ -245,7 +245,8 @@ fn clone_at(path: &Path) -> rustix::io::Result<OwnedFd> {
 /// Whether nothing needs the host's paths once the namespace is entered.
 fn possible(from: Sources<'_>) -> bool {
     let hooks = &from.spec.hooks;
-    let in_userns = from.plan.makes(NEWUSER) || from.plan.joins(NEWUSER);
+    let in_userns =
+        from.plan.makes(NEWUSER) || from.plan.joins(NEWUSER) || crate::cgroup::in_user_namespace();
     let mounts = &from.spec.mounts;
     from.plan.makes(NEWNS)
         && !in_userns

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use super::path::{open_on_mount, open_without_links};
@@ -45,9 +46,24 @@ pub(crate) fn apply(
     Ok(())
 }
 
+fn procfs_of_caller() -> Result<OwnedFd, StepError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let what = || "open /proc";
+    let proc = rustix::fs::open("/proc", flags, rustix::fs::Mode::empty()).doing(what)?;
+    match rustix::fs::fstatfs(&proc).doing(what)?.f_type == rustix::fs::PROC_SUPER_MAGIC {
+        true => Ok(proc),
+        false => Err(StepError::refused(what(), "it is no procfs")),
+    }
+}
+
 fn private_procfs() -> Result<OwnedFd, StepError> {
     let fs = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).doing(|| "open a private procfs")?;
-    fsconfig_create(&fs).doing(|| "make a private procfs")?;
+    match fsconfig_create(&fs) {
+        // Of processes of another user namespace than ours nobody makes one anew. The
+        // root is still the caller's, and its procfs shows our own sysctls as well.
+        Err(Errno::PERM) if crate::cgroup::in_user_namespace() => return procfs_of_caller(),
+        other => other.doing(|| "make a private procfs")?,
+    }
     fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
         .doing(|| "make a private procfs")
 }

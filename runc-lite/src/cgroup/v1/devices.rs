@@ -35,7 +35,7 @@ pub(super) fn set(dir: &Dir, rules: &[LinuxDeviceCgroup]) -> Result<(), CgroupEr
 }
 
 /// Whether this process is in a user namespace other than the first.
-pub(in super::super) fn in_user_namespace() -> bool {
+pub(crate) fn in_user_namespace() -> bool {
     // The first one maps all ids to themselves.
     std::fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|m| m.split_whitespace().ne(["0", "0", "4294967295"]))
