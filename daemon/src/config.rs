@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{During, Error, Result};
+use crate::rootless::Rootless;
 
 mod given;
 mod network;
@@ -91,6 +92,8 @@ pub(crate) struct Config {
     pub(crate) tls: Option<Tls>,
     /// The service manager's socket.
     pub(crate) notify: Option<std::ffi::OsString>,
+    /// What a rootless parent does for this daemon; none if there is none.
+    pub(crate) rootless: Option<Rootless>,
 }
 
 /// Encryption of the daemon's TCP sockets.
@@ -108,8 +111,10 @@ pub(crate) const RUNTIME: &str = "runc-lite";
 impl Config {
     /// Reads the file that the flags name, if there is one, and joins both.
     pub(crate) fn load(flags: &Flags) -> Result<Self> {
-        let default = Path::new("/etc/docker/daemon.json");
-        let path = flags.config_file.as_deref().unwrap_or(default);
+        let rootless = Rootless::of_environment()?;
+        let defaults = Defaults::of(rootless.as_ref());
+        let default = defaults.config_file.clone();
+        let path = flags.config_file.as_deref().unwrap_or(&default);
         let file = match std::fs::read_to_string(path) {
             Ok(text) => parse(path, &text)?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && flags.config_file.is_none() => {
@@ -117,7 +122,12 @@ impl Config {
             }
             Err(e) => return Err(Error::invalid(format!("read {}: {e}", path.display()))),
         };
-        let mut config = join(flags.clone(), file)?;
+        let mut config = join(flags.clone(), file, defaults)?;
+        if rootless.is_some() {
+            // Groups of the host are others in there.
+            config.group.get_or_insert_default();
+        }
+        config.rootless = rootless;
         config.notify = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty());
         Ok(config)
     }
@@ -171,11 +181,43 @@ fn both(name: &str) -> Error {
     ))
 }
 
-fn join(flags: Flags, file: File) -> Result<Config> {
+/// What depends on who runs the daemon.
+#[derive(Debug)]
+struct Defaults {
+    config_file: PathBuf,
+    data_root: PathBuf,
+    exec_root: PathBuf,
+    host: String,
+}
+
+impl Defaults {
+    fn of(rootless: Option<&Rootless>) -> Self {
+        match rootless {
+            None => Self {
+                config_file: "/etc/docker/daemon.json".into(),
+                data_root: "/var/lib/docker-lite".into(),
+                exec_root: "/run/docker-lite".into(),
+                host: "unix:///var/run/docker.sock".into(),
+            },
+            Some(user) => Self {
+                config_file: user.config_home.join("docker/daemon.json"),
+                // Not Docker's own: what a rootless dockerd has left there is not ours to read.
+                data_root: user.data_home.join("docker-lite"),
+                exec_root: user.runtime_dir.join("docker-lite"),
+                host: format!("unix://{}", user.runtime_dir.join("docker.sock").display()),
+            },
+        }
+    }
+}
+
+fn join(flags: Flags, file: File, defaults: Defaults) -> Result<Config> {
     let network = network::options(&flags, &file)?;
     let tls = tls(&flags, &file)?;
-    let (data_root, exec_root) = roots(&flags, &file)?;
-    let hosts = hosts(one_list("hosts", flags.hosts, file.hosts)?, tls.is_some())?;
+    let (data_root, exec_root) = roots(&flags, &file, &defaults)?;
+    let mut hosts = hosts(one_list("hosts", flags.hosts, file.hosts)?, tls.is_some());
+    if hosts.is_empty() {
+        hosts.push(defaults.host);
+    }
     let debug = either("debug", flags.debug, file.debug)?.unwrap_or(false);
     let log_level = word(
         "log level",
@@ -312,6 +354,7 @@ fn join(flags: Flags, file: File) -> Result<Config> {
             .filter(|address| !address.is_empty()),
         tls,
         notify: None,
+        rootless: None,
     })
 }
 
@@ -327,11 +370,11 @@ fn word(what: &str, given: Option<String>, known: &[&str]) -> Result<String> {
     }
 }
 
-fn roots(flags: &Flags, file: &File) -> Result<(PathBuf, PathBuf)> {
+fn roots(flags: &Flags, file: &File, defaults: &Defaults) -> Result<(PathBuf, PathBuf)> {
     let exec_root = either("exec-root", flags.exec_root.clone(), file.exec_root.clone())?;
-    let exec_root = exec_root.unwrap_or_else(|| "/run/docker-lite".into());
+    let exec_root = exec_root.unwrap_or_else(|| defaults.exec_root.clone());
     let data_root = either("data-root", flags.data_root.clone(), file.data_root.clone())?;
-    let data_root = data_root.unwrap_or_else(|| "/var/lib/docker-lite".into());
+    let data_root = data_root.unwrap_or_else(|| defaults.data_root.clone());
     for (name, path) in [("data-root", &data_root), ("exec-root", &exec_root)] {
         if !path.is_absolute() {
             return Err(Error::invalid(format!(
@@ -344,10 +387,7 @@ fn roots(flags: &Flags, file: &File) -> Result<(PathBuf, PathBuf)> {
 }
 
 /// The addresses to listen on. A TCP address may leave out host and port: Docker's are 2375, or 2376 with TLS.
-fn hosts(given: Vec<String>, tls: bool) -> Result<Vec<String>> {
-    if given.is_empty() {
-        return Ok(vec!["unix:///var/run/docker.sock".into()]);
-    }
+fn hosts(given: Vec<String>, tls: bool) -> Vec<String> {
     let port = if tls { 2376 } else { 2375 };
     let full = |host: String| {
         let Some(rest) = host.strip_prefix("tcp://") else {
@@ -361,7 +401,7 @@ fn hosts(given: Vec<String>, tls: bool) -> Result<Vec<String>> {
             _ => format!("tcp://{rest}:{port}"),
         }
     };
-    Ok(given.into_iter().map(full).collect())
+    given.into_iter().map(full).collect()
 }
 
 /// TLS as dockerd has it: `--tlsverify`, given at all, switches it on.

@@ -40,6 +40,7 @@ mod random;
 mod recover;
 mod registry;
 mod reload;
+mod rootless;
 mod server;
 mod spec;
 mod stop_all;
@@ -134,7 +135,7 @@ impl App {
 
 /// The program: parses, then runs until it is told to stop.
 pub fn main(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
-    if let Some(code) = certs::run(&arguments) {
+    if let Some(code) = certs::run(&arguments).or_else(|| rootless::main(&arguments)) {
         return Ok(code);
     }
     let flags = match Flags::try_parse_from(arguments) {
@@ -159,6 +160,9 @@ pub fn main(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
     }
     let level = log_to_stderr(&config);
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    if let Some(netns) = config.rootless.as_ref().and_then(|r| r.netns.as_deref()) {
+        rootless::outside::go_over(netns)?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_stack_size(512 * 1024)

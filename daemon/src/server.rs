@@ -16,8 +16,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::api;
 use crate::error::{During, Error, Result};
+use crate::{api, rootless};
 
 /// One open listener.
 #[derive(Debug)]
@@ -42,9 +42,7 @@ pub(crate) async fn listen(
         match scheme {
             "unix" => open.push(unix(Path::new(rest), group)?),
             "tcp" => {
-                let listener = TcpListener::bind(rest)
-                    .await
-                    .during(|| format!("listen on {host}"))?;
+                let listener = tcp(rest).await.during(|| format!("listen on {host}"))?;
                 if tls.is_none() {
                     tracing::warn!("{host} is open to everybody who can reach it, without TLS");
                 }
@@ -189,33 +187,53 @@ pub(crate) async fn serve(
 
 /// Opens the socket of the metrics.
 pub(crate) async fn metrics(address: &str) -> Result<TcpListener> {
-    let listener = TcpListener::bind(address).await;
+    let listener = tcp(address).await;
     listener.during(|| format!("listen on metrics-addr {address}"))
+}
+
+/// A listening socket in the host's network; from here on it is this runtime's.
+async fn tcp(address: &str) -> Result<TcpListener> {
+    let address = address.to_owned();
+    let bound = async move { Ok(TcpListener::bind(address).await?.into_std()?) };
+    Ok(TcpListener::from_std(rootless::outside::run(bound).await?)?)
 }
 
 /// Serves a router of its own on a socket, until `stop`.
 pub(crate) async fn serve_plain(listener: TcpListener, router: Router, stop: CancellationToken) {
     loop {
-        let stream = tokio::select! {
+        tokio::select! {
             () = stop.cancelled() => return,
             got = listener.accept() => match got {
-                Ok((stream, _)) => stream,
-                Err(e) => {
-                    pause(&e).await;
-                    continue;
-                }
+                Ok((stream, _)) => plain(stream, &router),
+                Err(e) => pause(&e).await,
             }
-        };
-        let service = hyper_util::service::TowerToHyperService::new(router.clone());
-        tokio::spawn(async move {
-            let served = auto::Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-            if let Err(e) = served {
-                tracing::debug!("metrics: {e}");
-            }
-        });
+        }
     }
+}
+
+/// Serves a router of its own on a unix socket, for as long as it is let.
+pub(crate) async fn serve_unix(listener: UnixListener, router: Router) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => plain(stream, &router),
+            Err(e) => pause(&e).await,
+        }
+    }
+}
+
+fn plain<S>(stream: S, router: &Router)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let service = hyper_util::service::TowerToHyperService::new(router.clone());
+    tokio::spawn(async move {
+        let served = auto::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        if let Err(e) = served {
+            tracing::debug!("connection: {e}");
+        }
+    });
 }
 
 /// Out of descriptors or memory: wait for some to come free.

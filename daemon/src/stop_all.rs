@@ -24,6 +24,9 @@ use crate::{App, build, is_living_daemon, lock, make_private, recover, supervise
 /// How long containerd may take to answer.
 const CONTAINERD: Duration = Duration::from_secs(10);
 
+/// How long taking back what a container had may take.
+const SETTLING: Duration = Duration::from_secs(10);
+
 /// Stops everything that belongs to this installation.
 pub(crate) async fn run(config: Config) -> Result<()> {
     for dir in [&config.data_root, &config.exec_root] {
@@ -98,6 +101,7 @@ async fn stop_containers(app: &Arc<App>) -> Result<()> {
                 Ok(outcome) => outcome,
                 Err(_) => stop::stop(&app, &handle, Some(9), None, Asked::Shutdown).await,
             };
+            settled(&handle).await;
             match outcome {
                 Err(e) if e.kind() == proto::error::ErrorKind::NotModified => Ok(()),
                 other => {
@@ -112,4 +116,12 @@ async fn stop_containers(app: &Arc<App>) -> Result<()> {
         outcome = outcome.and(stopped);
     }
     outcome
+}
+
+/// Waits until what an ended container had has been taken back; its end is told before that.
+async fn settled(handle: &container::Handle) {
+    let mut views = handle.watch();
+    let done = views.wait_for(|view| view.settled);
+    // Whatever then is left is named by whoever finds it.
+    let _ = tokio::time::timeout(SETTLING, done).await;
 }

@@ -91,9 +91,16 @@ pub(crate) async fn run(place: Place, stop: CancellationToken) {
 
 /// Finds or starts one and returns when it has ended.
 async fn follow(place: &Place) -> Result<()> {
-    if let Some(process) = find(&place.lock())? {
-        tracing::info!("found the running containerd-lite");
-        return ended(process).await;
+    if let Some((pid, process)) = find_pid(&place.lock())? {
+        if is_here(pid) {
+            tracing::info!("found the running containerd-lite");
+            return ended(process).await;
+        }
+        // Of a former rootless parent whose namespaces have lost their network: what it would start would be there.
+        tracing::warn!("the running containerd-lite is in another user namespace: it is replaced");
+        rustix::process::pidfd_send_signal(&process, rustix::process::Signal::TERM)
+            .during(|| "end containerd-lite")?;
+        ended(process).await?;
     }
     let mut child = spawn(place)?;
     tracing::info!(pid = child.id(), "started containerd-lite");
@@ -108,6 +115,16 @@ async fn follow(place: &Place) -> Result<()> {
         }
         Err(e) => Err(Error::from(e).during("wait for containerd-lite")),
     }
+}
+
+/// Whether a process is in our user namespace. One that is in another one does not let us look.
+fn is_here(pid: Pid) -> bool {
+    let of = |who: &str| {
+        let found = std::fs::metadata(format!("/proc/{who}/ns/user"));
+        found.map(|m| (m.dev(), m.ino())).ok()
+    };
+    let own = of("self");
+    own.is_some() && own == of(&pid.as_raw_nonzero().to_string())
 }
 
 /// Ends the one that runs there, if one does, and waits for its end.
@@ -139,6 +156,11 @@ pub(crate) async fn ended(process: OwnedFd) -> Result<()> {
 
 /// The process that holds the lock, if there is one.
 pub(crate) fn find(lock: &Path) -> Result<Option<OwnedFd>> {
+    Ok(find_pid(lock)?.map(|(_, process)| process))
+}
+
+/// The same with its pid, which is its as long as the descriptor is held and the process has not been waited for.
+pub(crate) fn find_pid(lock: &Path) -> Result<Option<(Pid, OwnedFd)>> {
     let file = match File::open(lock) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -152,7 +174,7 @@ pub(crate) fn find(lock: &Path) -> Result<Option<OwnedFd>> {
         if let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
             && holder(&file).ok().flatten() == Some(pid)
         {
-            return Ok(Some(process));
+            return Ok(Some((pid, process)));
         }
     }
     Ok(None)
@@ -213,20 +235,50 @@ pub(crate) fn spawn_detached(
     arguments: &[OsString],
     log_file: &Path,
 ) -> Result<std::process::Child> {
-    Command::new("/proc/self/exe")
-        .arg(DETACHED)
-        .arg(lock)
-        .arg(program)
-        .args(arguments)
-        .env_remove("LISTEN_FDS")
-        .env_remove("LISTEN_PID")
-        .env_remove("NOTIFY_SOCKET")
-        .current_dir("/")
+    detached_command(lock, program, arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log(log_file)?)
         .spawn()
         .during(|| format!("start {}", program.display()))
+}
+
+/// The command that starts such a program; where its streams go is the caller's.
+pub(crate) fn detached_command(lock: &Path, program: &Path, arguments: &[OsString]) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .args(detached_words(lock, program))
+        .args(arguments)
+        .env_remove("LISTEN_FDS")
+        .env_remove("LISTEN_PID")
+        .env_remove("NOTIFY_SOCKET")
+        .current_dir("/");
+    command
+}
+
+/// The words that make this program such a program's launcher; its arguments follow.
+pub(crate) fn detached_words(lock: &Path, program: &Path) -> [OsString; 3] {
+    [DETACHED.into(), lock.into(), program.into()]
+}
+
+/// This program, as another process may start it.
+pub(crate) fn own_program() -> Result<PathBuf> {
+    let own = std::env::current_exe().during(|| "find the own program")?;
+    Ok(match own.exists() {
+        true => own,
+        // Replaced under us: what runs is still what it was.
+        false => "/proc/self/exe".into(),
+    })
+}
+
+/// Waits for a child on a thread of its own, so that none stays behind as a zombie.
+pub(crate) fn reap(mut child: std::process::Child, thread: &str) -> Result<()> {
+    std::thread::Builder::new()
+        .name(thread.into())
+        .stack_size(64 << 10)
+        .spawn(move || drop(child.wait()))
+        .during(|| "watch a child process")?;
+    Ok(())
 }
 
 /// Where its messages go: our own stderr, unless that is a pipe, whose reader may die with us.

@@ -249,9 +249,13 @@ async fn rename(State(app): Shared, Path(id): Path<String>, params: Params) -> R
 async fn update(
     State(app): Shared,
     Path(id): Path<String>,
-    Json(body): Json<UpdateBody>,
+    Json(mut body): Json<UpdateBody>,
 ) -> Result<Response> {
     let handle = found(&app, &id).await?;
+    let mut warnings = Vec::new();
+    if app.config.rootless.as_ref().is_some_and(|r| !r.cgroups) {
+        crate::rootless::limits::take_out(&mut body.resources, &mut warnings);
+    }
     handle
         .ask(|reply| Command::Update {
             body: Box::new(body),
@@ -259,7 +263,7 @@ async fn update(
         })
         .await?;
     Ok(ok(&UpdateResponse {
-        warnings: Some(Vec::new()),
+        warnings: Some(warnings),
     }))
 }
 

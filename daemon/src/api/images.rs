@@ -287,7 +287,9 @@ async fn commit(
     let handle = app.containers.find(params.text("container"))?;
     let record = handle.record();
     let running = record.state.running();
-    let pause = params.flag_or("pause", true) && running.is_some_and(|r| !r.paused);
+    // Without a cgroup there is nothing to pause it by; what it writes meanwhile is as with `pause=0`.
+    let can = app.config.rootless.as_ref().is_none_or(|r| r.cgroups);
+    let pause = can && params.flag_or("pause", true) && running.is_some_and(|r| !r.paused);
     let source = CommitSource {
         container: record.id.clone(),
         image: record.image.clone(),

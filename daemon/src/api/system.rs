@@ -75,6 +75,9 @@ async fn version(State(app): State<Arc<App>>) -> Response {
             details: details(&[("GitCommit", &below.revision)]),
         });
     }
+    if let Some(rootless) = &app.config.rootless {
+        components.extend(parent(rootless).await);
+    }
     super::ok(&SystemVersion {
         platform: Some(PlatformInfo {
             name: "docker-lite".into(),
@@ -89,6 +92,58 @@ async fn version(State(app): State<Arc<App>>) -> Response {
         kernel_version: text(kernel.release()),
         ..SystemVersion::default()
     })
+}
+
+/// The rootless parent and its network helper, as they tell of themselves.
+async fn parent(rootless: &crate::rootless::Rootless) -> Vec<ComponentVersion> {
+    let told = tokio::time::timeout(PATIENCE, rootless.ask("/v1/info"));
+    let Ok(Ok(told)) = told.await else {
+        return Vec::new();
+    };
+    let text = |path: &str| {
+        let value = told.pointer(path).and_then(serde_json::Value::as_str);
+        value.unwrap_or_default().to_owned()
+    };
+    let details = |pairs: &[(&str, String)]| {
+        let pairs = pairs.iter().filter(|(_, value)| !value.is_empty());
+        Some(pairs.map(|(k, v)| ((*k).to_owned(), v.clone())).collect())
+    };
+    let driver = text("/networkDriver/driver");
+    let ours = text("/portDriver/driver") == crate::rootless::PORT_DRIVER;
+    let mut list = vec![ComponentVersion {
+        name: if ours {
+            "dockerd-lite rootless"
+        } else {
+            "rootlesskit"
+        }
+        .into(),
+        version: text("/version"),
+        details: details(&[
+            ("ApiVersion", text("/apiVersion")),
+            ("NetworkDriver", driver.clone()),
+            ("PortDriver", text("/portDriver/driver")),
+            ("StateDir", text("/stateDir")),
+        ]),
+    }];
+    if matches!(driver.as_str(), "slirp4netns" | "pasta") {
+        let version = tokio::process::Command::new(&driver)
+            .arg("--version")
+            .output();
+        let said = tokio::time::timeout(PATIENCE, version).await;
+        let said = said.ok().and_then(std::result::Result::ok);
+        let said = said.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        // "slirp4netns version 1.2.0", "pasta 0.0~git20250503".
+        let at = if driver == "pasta" { 1 } else { 2 };
+        let version = said
+            .as_deref()
+            .and_then(|said| said.split_whitespace().nth(at));
+        list.push(ComponentVersion {
+            name: driver,
+            version: version.unwrap_or_default().to_owned(),
+            details: None,
+        });
+    }
+    list
 }
 
 /// The machine as Go names it.
@@ -136,7 +191,10 @@ async fn info(State(app): State<Arc<App>>) -> Response {
             .iter()
             .map(|dir| dir.to_string_lossy().into_owned())
             .collect(),
-        cgroup_driver: "cgroupfs".into(),
+        cgroup_driver: match config.rootless.as_ref().is_some_and(|r| !r.cgroups) {
+            true => "none".into(),
+            false => "cgroupfs".into(),
+        },
         cgroup_version: if start::cgroup_v2() { "2" } else { "1" }.into(),
         n_events_listener: app.events.listeners() as i64,
         kernel_version: uname.release().to_string_lossy().into_owned(),
@@ -166,7 +224,7 @@ async fn info(State(app): State<Arc<App>>) -> Response {
                 path.to_string_lossy().into_owned()
             }),
         runc_commit: Commit::default(),
-        security_options: vec!["name=seccomp,profile=builtin".into()],
+        security_options: security(config),
         firewall_backend: config.iptables.then(|| FirewallInfo {
             driver: "nftables".into(),
             ..FirewallInfo::default()
@@ -181,8 +239,16 @@ async fn info(State(app): State<Arc<App>>) -> Response {
         ..SystemInfo::default()
     };
     count_containers(&app, &mut info);
-    controllers(&mut info);
-    let warnings = below(&app, &mut info).await;
+    let unlimited = config.rootless.as_ref().is_some_and(|r| !r.cgroups);
+    if !unlimited {
+        controllers(&mut info);
+    }
+    let mut warnings = below(&app, &mut info).await;
+    if unlimited {
+        warnings.push(
+            "WARNING: Running in rootless-mode without cgroups: limits have no effect. They need cgroup v2, delegated to the user by systemd".into(),
+        );
+    }
     info.warnings = (!warnings.is_empty()).then_some(warnings);
     super::ok(&info)
 }
@@ -225,6 +291,15 @@ async fn below(app: &App, info: &mut SystemInfo) -> Vec<String> {
         }
     }
     warnings
+}
+
+/// What keeps containers apart from the host.
+fn security(config: &crate::config::Config) -> Vec<String> {
+    let mut options = vec!["name=seccomp,profile=builtin".to_owned()];
+    if config.rootless.is_some() {
+        options.push("name=rootless".into());
+    }
+    options
 }
 
 /// Which limits the kernel offers.

@@ -65,6 +65,14 @@ struct Walk {
     changes: Vec<Change>,
 }
 
+/// The options of a view of the lower layers: where they are, and what else the snapshot's mount is told of its kind.
+fn lower_options(of: &[String], lower: &str) -> Vec<String> {
+    let words = of.iter().filter(|option| !option.contains("dir="));
+    let words = words.filter(|option| !matches!(option.as_str(), "rw" | "ro"));
+    let own = [format!("lowerdir={lower}"), "ro".to_owned()];
+    own.into_iter().chain(words.cloned()).collect()
+}
+
 impl Walk {
     fn new(mounts: &[Mount], own: Vec<String>) -> Result<Self> {
         let [mount] = mounts else {
@@ -99,7 +107,7 @@ impl Walk {
             Some(several) => {
                 let view = Mount {
                     r#type: "overlay".into(),
-                    options: vec![format!("lowerdir={several}"), "ro".into()],
+                    options: lower_options(&mount.options, several),
                     ..Mount::default()
                 };
                 Some(Root::of_snapshot(&[view])?)

@@ -192,6 +192,14 @@ impl Flags {
     pub(crate) fn stop_all(&self) -> bool {
         self.stop_all
     }
+    /// Whether messages for finding faults are wanted.
+    pub(crate) fn wants_debug(&self) -> bool {
+        self.debug == Some(true)
+    }
+    /// The exec-root of the command line.
+    pub(crate) fn exec_root_given(&self) -> Option<PathBuf> {
+        self.exec_root.clone()
+    }
     /// Whether only a check of the configuration is wanted.
     pub(crate) fn validate(&self) -> bool {
         self.validate

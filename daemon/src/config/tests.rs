@@ -7,7 +7,12 @@ fn flags(args: &[&str]) -> Flags {
 }
 
 fn load(args: &[&str], json: &str) -> Result<Config> {
-    join(flags(args), parse(Path::new("daemon.json"), json)?)
+    let defaults = Defaults::of(None);
+    join(
+        flags(args),
+        parse(Path::new("daemon.json"), json)?,
+        defaults,
+    )
 }
 
 #[test]

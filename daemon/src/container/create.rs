@@ -355,6 +355,9 @@ fn check_host(app: &App, host: &mut HostConfig, warnings: &mut Vec<String>) -> R
             host.oom_score_adj
         )));
     }
+    if app.config.rootless.as_ref().is_some_and(|r| !r.cgroups) {
+        crate::rootless::limits::take_out(&mut host.resources, warnings);
+    }
     if host.resources.oom_kill_disable == Some(true) && host.resources.memory == 0 {
         warnings.push("OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.".into());
     }

@@ -254,6 +254,11 @@ async fn describe(app: &App, record: &Record, rootfs: &[Mount]) -> Result<Vec<u8
         cgroup_parent: &app.config.cgroup_parent,
         default_ulimits: &app.config.default_ulimits,
         hostname: &hostname.nodename().to_string_lossy(),
+        rootless: app.config.rootless.is_some(),
+        last_group: match &app.config.rootless {
+            Some(_) => crate::rootless::inside::last_group(),
+            None => u32::MAX,
+        },
     })?;
     injection.apply(&mut spec)?;
     serde_json::to_vec(&spec).map_err(|e| Error::internal(format!("encode the spec: {e}")))

@@ -141,17 +141,12 @@ impl Helper {
     /// Starts one; it takes the lock, or ends if another one has it.
     fn start(&self) -> Result<()> {
         crate::make_private(&self.dir)?;
-        let own = std::env::current_exe().during(|| "find the own program")?;
-        let program = match own.exists() {
-            true => own,
-            // Replaced under us: what runs is still what it was.
-            false => "/proc/self/exe".into(),
-        };
+        let program = supervise::own_program()?;
         let arguments = [super::WORD.into(), self.socket().into_os_string()];
         let log = self.dir.join("net.log");
         let child = supervise::spawn_detached(&self.lock_file(), &program, &arguments, &log)?;
         tracing::info!(pid = child.id(), "started dockerd-lite net");
-        reap(child)
+        supervise::reap(child, "net-end")
     }
 
     /// Keeps one alive from now on, if there is anything for it to do: a dead one is replaced at once.
@@ -212,16 +207,6 @@ impl Helper {
             .during(|| "end dockerd-lite net")?;
         supervise::ended(process).await
     }
-}
-
-/// Waits for a child on a thread of its own, so that none stays behind as a zombie.
-fn reap(mut child: std::process::Child) -> Result<()> {
-    std::thread::Builder::new()
-        .name("net-end".into())
-        .stack_size(64 << 10)
-        .spawn(move || drop(child.wait()))
-        .during(|| "watch dockerd-lite net")?;
-    Ok(())
 }
 
 fn open(path: &Path) -> rustix::io::Result<OwnedFd> {

@@ -205,7 +205,8 @@ impl Inner {
                 taken,
             )
         };
-        ports::bind_all(wanted, default, &taken, self.settings.proxy || firewall)
+        let how = self.how(self.settings.proxy || firewall);
+        ports::bind_all(wanted, default, &taken, how)
     }
 
     /// Takes addresses for an endpoint; nothing is made in the kernel yet.

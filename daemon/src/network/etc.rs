@@ -101,14 +101,18 @@ impl Network {
     pub(crate) fn resolver(&self, host: &HostConfig) -> Result<Vec<IpAddr>> {
         let dns = dns(host);
         let settings = [&self.inner.settings.dns, &dns];
-        files::resolv_own(&files::host_resolv(), &settings).map(|(_, servers)| servers)
+        files::resolv_own(
+            &files::host_resolv(self.inner.settings.resolv.as_deref()),
+            &settings,
+        )
+        .map(|(_, servers)| servers)
     }
 
     /// The content of a container's `/etc/resolv.conf`.
     fn resolv(&self, host: &HostConfig, shares: bool, own: bool) -> Result<String> {
         let dns = dns(host);
         let settings = [&self.inner.settings.dns, &dns];
-        let text = files::host_resolv();
+        let text = files::host_resolv(self.inner.settings.resolv.as_deref());
         match own {
             true => files::resolv_own(&text, &settings).map(|(text, _)| text),
             false => files::resolv(&text, &settings, shares),

@@ -194,9 +194,13 @@ impl Dns {
 }
 
 /// The host's resolver file; the one of systemd-resolved where the host's names only its stub. A missing file is an empty one.
-pub(crate) fn host_resolv() -> String {
+/// Where containers are in a network apart from the host's, a file of its own tells of that one.
+pub(crate) fn host_resolv(kept_apart: Option<&Path>) -> String {
     const STUB: &str = "127.0.0.53";
     let read = |path: &str| std::fs::read_to_string(Path::new(path)).unwrap_or_default();
+    if let Some(path) = kept_apart {
+        return std::fs::read_to_string(path).unwrap_or_default();
+    }
     let text = read("/etc/resolv.conf");
     if parse_resolv(&text).servers == [STUB] {
         let behind = read("/run/systemd/resolve/resolv.conf");

@@ -34,10 +34,16 @@ pub(super) fn settings(config: &Config) -> Result<Settings> {
             search: config.dns_search.clone(),
             options: config.dns_opts.clone(),
         },
+        parent: config
+            .rootless
+            .as_ref()
+            .and_then(|r| crate::rootless::kit::Kit::of(r, &config.exec_root)),
+        resolv: config.rootless.as_ref().and_then(|r| r.resolv()),
         pools: pools_of_config(config)?,
         host_address: config.network.host_address,
         host_gateway: config.network.host_gateway.clone(),
-        proxy: config.network.proxy,
+        // In another network than the host's, sockets are all that leads there.
+        proxy: config.network.proxy || config.rootless.is_some(),
         host_firewall: config.network.host_firewall,
     };
     if let Some(bip) = &settings.bip {

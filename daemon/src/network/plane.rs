@@ -18,6 +18,9 @@ use crate::net::{Helper, ResolverSockets};
 impl Inner {
     /// Brings the packet filter to what the records and sandboxes say. Nothing is sent where nothing differs.
     pub(super) async fn apply(&self) -> Result<()> {
+        if let Some(parent) = &self.settings.parent {
+            parent.agree(|| self.host_ports()).await?;
+        }
         if !self.settings.iptables {
             return Ok(());
         }
@@ -125,6 +128,23 @@ impl Inner {
                 sandbox.container
             );
         }
+    }
+
+    /// How sockets keep published ports here.
+    pub(super) fn how(&self, listens: bool) -> super::ports::How {
+        super::ports::How {
+            listens,
+            on_loopback: self.settings.parent.is_some(),
+        }
+    }
+
+    /// All ports of the host that are published.
+    fn host_ports(&self) -> Vec<crate::rootless::kit::HostPort> {
+        let state = self.state();
+        let ports = state.sandboxes.values().flat_map(|s| &s.ports);
+        ports
+            .map(|port| (port.protocol.clone(), port.host))
+            .collect()
     }
 
     /// What the helper shall hold.
@@ -250,7 +270,8 @@ impl Plane for Inner {
             port: 0,
             host: port.listen,
         };
-        Ok(super::ports::socket(&published, port.target.is_some())?)
+        let how = self.how(port.target.is_some());
+        Ok(super::ports::socket(&published, how)?)
     }
 
     async fn resolver(&self, netns: &Path) -> Result<ResolverSockets> {

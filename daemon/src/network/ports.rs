@@ -116,6 +116,15 @@ pub(crate) fn key(port: &Published) -> String {
     format!("{}/{}", port.host, port.protocol)
 }
 
+/// How the host's side of a port is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How {
+    /// Connections are taken by the socket.
+    pub(crate) listens: bool,
+    /// Whoever leads there from the host comes over the loopback.
+    pub(crate) on_loopback: bool,
+}
+
 /// Ports that are kept, and their sockets.
 #[derive(Debug, Default)]
 pub(crate) struct Bound {
@@ -128,7 +137,7 @@ pub(crate) fn bind_all(
     wanted: &[Wanted],
     default: Option<IpAddr>,
     taken: &[Published],
-    listens: bool,
+    how: How,
 ) -> Result<Bound> {
     let mut bound = Bound::default();
     for port in wanted {
@@ -137,7 +146,7 @@ pub(crate) fn bind_all(
             None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
             Some(one) => vec![one],
         };
-        bind_one(port, &addresses, taken, listens, &mut bound)?;
+        bind_one(port, &addresses, taken, how, &mut bound)?;
     }
     Ok(bound)
 }
@@ -146,7 +155,7 @@ fn bind_one(
     wanted: &Wanted,
     addresses: &[IpAddr],
     taken: &[Published],
-    listens: bool,
+    how: How,
     bound: &mut Bound,
 ) -> Result<()> {
     let shown = SocketAddr::new(addresses[0], wanted.range.map_or(0, |(from, _)| from));
@@ -164,7 +173,7 @@ fn bind_one(
         if taken.iter().any(clashes) || bound.ports.iter().any(clashes) {
             continue;
         }
-        match bind_number(wanted, addresses, number, listens) {
+        match bind_number(wanted, addresses, number, how) {
             Ok(list) => {
                 for (port, socket) in list {
                     if let Some(socket) = socket {
@@ -183,6 +192,12 @@ fn bind_one(
                     "failed to bind host port {at}/{}: address already in use",
                     wanted.protocol
                 );
+            }
+            Err((at, Errno::ACCESS)) => {
+                return Err(Error::internal(format!(
+                    "failed to bind host port {at}/{}: permission denied: ports below net.ipv4.ip_unprivileged_port_start are root's; root may lower it with sysctl",
+                    wanted.protocol
+                )));
             }
             Err((at, e)) => {
                 return Err(Error::internal(format!(
@@ -208,7 +223,7 @@ fn bind_number(
     wanted: &Wanted,
     addresses: &[IpAddr],
     number: u16,
-    listens: bool,
+    how: How,
 ) -> std::result::Result<Vec<OneBound>, (SocketAddr, Errno)> {
     let mut list = Vec::new();
     for address in addresses {
@@ -217,7 +232,7 @@ fn bind_number(
             port: wanted.port,
             host: SocketAddr::new(*address, number),
         };
-        match socket(&port, listens) {
+        match socket(&port, how) {
             Ok(socket) => list.push((port, socket)),
             // A host without IPv6 has no such half of "all addresses".
             Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)
@@ -228,8 +243,19 @@ fn bind_number(
     Ok(list)
 }
 
-/// The socket that keeps a port, and serves it if it listens; none where the kernel alone has to do with it.
-pub(crate) fn socket(port: &Published, listens: bool) -> rustix::io::Result<Option<OwnedFd>> {
+/// The socket that keeps a port, and serves it if it listens; none where the kernel alone has to do with it. It is opened in the
+/// host's network, whichever is ours.
+pub(crate) fn socket(port: &Published, how: How) -> rustix::io::Result<Option<OwnedFd>> {
+    let mut port = port.clone();
+    if how.on_loopback {
+        port.host
+            .set_ip(crate::rootless::kit::child(port.host.ip()));
+    }
+    let opened = crate::rootless::outside::call(move || socket_here(&port, how.listens));
+    opened.unwrap_or(Err(Errno::IO))
+}
+
+fn socket_here(port: &Published, listens: bool) -> rustix::io::Result<Option<OwnedFd>> {
     let kind = match port.protocol.as_str() {
         "tcp" => SocketType::STREAM,
         "udp" => SocketType::DGRAM,
@@ -347,10 +373,14 @@ mod tests {
             address: Some(Ipv4Addr::LOCALHOST.into()),
             range: Some((first, second)),
         }];
+        let how = How {
+            listens: true,
+            on_loopback: false,
+        };
         // Somebody else's test may hold the second one.
-        if let Ok(bound) = bind_all(&wanted, None, &[], true) {
+        if let Ok(bound) = bind_all(&wanted, None, &[], how) {
             assert_eq!(bound.ports[0].host.port(), second);
-            let again = bind_all(&wanted, None, &bound.ports, true).unwrap_err();
+            let again = bind_all(&wanted, None, &bound.ports, how).unwrap_err();
             assert!(again.message().contains("already"), "{again}");
         }
     }

@@ -128,6 +128,10 @@ pub(super) struct Settings {
     pub(super) icc: bool,
     pub(super) mtu: u32,
     pub(super) dns: files::Dns,
+    /// Who leads ports of the host to ours, where that is not our work.
+    pub(super) parent: Option<crate::rootless::kit::Kit>,
+    /// The resolver's file of a network that is kept apart from the host's.
+    pub(super) resolv: Option<PathBuf>,
     /// Where subnets come from, each with the bits of a network.
     pub(super) pools: Vec<(Subnet, u8)>,
     /// Address of the host for published ports without one.
@@ -303,6 +307,8 @@ pub(super) mod tests {
             icc: true,
             mtu: 0,
             dns: files::Dns::default(),
+            resolv: None,
+            parent: None,
             pools: Vec::new(),
             host_address: None,
             host_gateway: Vec::new(),

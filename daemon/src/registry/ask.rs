@@ -9,6 +9,7 @@ use super::client::{Registries, Session, translate};
 use crate::error::{Error, Result};
 use crate::images::manifest::{Document, ImageFile};
 use crate::images::reference::{HUB, Reference};
+use crate::rootless::outside;
 
 /// A name that is looked up to try credentials; whether it exists does not matter.
 const PROBE: &str = "library/login";
@@ -16,6 +17,11 @@ const PROBE: &str = "library/login";
 impl Registries {
     /// Tries credentials at their registry.
     pub(crate) async fn login(&self, credentials: &AuthConfig) -> Result<()> {
+        let (registries, credentials) = (self.clone(), credentials.clone());
+        outside::run(async move { registries.login_here(&credentials).await }).await
+    }
+
+    async fn login_here(&self, credentials: &AuthConfig) -> Result<()> {
         let reference = Reference {
             host: host(&credentials.server_address)?,
             path: PROBE.to_owned(),
@@ -58,6 +64,16 @@ impl Registries {
 
     /// Descriptor and platforms of what a name means at its registry.
     pub(crate) async fn describe(
+        &self,
+        reference: &Reference,
+        credentials: &AuthConfig,
+    ) -> Result<(Value, Vec<Value>)> {
+        let (registries, reference) = (self.clone(), reference.clone());
+        let credentials = credentials.clone();
+        outside::run(async move { registries.describe_here(&reference, &credentials).await }).await
+    }
+
+    async fn describe_here(
         &self,
         reference: &Reference,
         credentials: &AuthConfig,

@@ -23,6 +23,7 @@ use crate::images::manifest::{Document, ImageFile, Platform};
 use crate::images::progress::Progress;
 use crate::images::reference::Reference;
 use crate::images::{Images, short, unpack, write};
+use crate::rootless::outside;
 
 /// How many layers are fetched at once.
 const AT_ONCE: usize = 3;
@@ -43,6 +44,25 @@ struct Pull {
 impl Registries {
     /// Pulls one reference.
     pub(crate) async fn pull(
+        &self,
+        images: Images,
+        reference: &Reference,
+        platform: &Platform,
+        credentials: &AuthConfig,
+        progress: &Progress,
+    ) -> Result<()> {
+        let (registries, reference) = (self.clone(), reference.clone());
+        let (platform, credentials) = (platform.clone(), credentials.clone());
+        let progress = progress.clone();
+        outside::run(async move {
+            registries
+                .pull_here(images, &reference, &platform, &credentials, &progress)
+                .await
+        })
+        .await
+    }
+
+    async fn pull_here(
         &self,
         images: Images,
         reference: &Reference,

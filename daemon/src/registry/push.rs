@@ -21,6 +21,7 @@ use crate::images::manifest::Document;
 use crate::images::progress::Progress;
 use crate::images::reference::Reference;
 use crate::images::{Image, Images, blob, short};
+use crate::rootless::outside;
 
 /// How many layers are sent at once.
 const AT_ONCE: usize = 5;
@@ -37,6 +38,23 @@ struct Push {
 impl Registries {
     /// Pushes one reference, or every tag of a repository.
     pub(crate) async fn push(
+        &self,
+        images: Images,
+        reference: &Reference,
+        credentials: &AuthConfig,
+        progress: &Progress,
+    ) -> Result<()> {
+        let (registries, reference) = (self.clone(), reference.clone());
+        let (credentials, progress) = (credentials.clone(), progress.clone());
+        outside::run(async move {
+            registries
+                .push_here(images, &reference, &credentials, &progress)
+                .await
+        })
+        .await
+    }
+
+    async fn push_here(
         &self,
         images: Images,
         reference: &Reference,

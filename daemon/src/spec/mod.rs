@@ -101,6 +101,10 @@ pub(crate) struct Input<'a> {
     pub(crate) default_ulimits: &'a [crate::config::Ulimit],
     /// Host name when it is the host's.
     pub(crate) hostname: &'a str,
+    /// All this happens in a user namespace, which is not that of the host's processes.
+    pub(crate) rootless: bool,
+    /// The highest group id that there is.
+    pub(crate) last_group: u32,
 }
 
 /// What `--security-opt` asks for.
@@ -203,7 +207,11 @@ pub(crate) fn build(input: Input<'_>) -> Result<Spec> {
     let root = RootBuilder::default()
         .path("rootfs")
         .readonly(host.readonly_rootfs);
-    let defaults = mounts::defaults(host.privileged, &input.shm, input.ipc != Join::Host)?;
+    let mut defaults = mounts::defaults(host.privileged, &input.shm, input.ipc != Join::Host)?;
+    if input.rootless && input.pid == Join::Host {
+        // A procfs of processes that are not ours may be shown again, not made.
+        defaults[0] = mounts::host_proc()?;
+    }
     let all = mounts::merged(defaults, input.mounts.clone());
     let mut built = SpecBuilder::default()
         .version("1.2.0")
@@ -311,7 +319,7 @@ fn sysctls(input: &Input<'_>) -> std::collections::HashMap<String, String> {
         all.entry("net.ipv4.ip_unprivileged_port_start".into())
             .or_insert_with(|| "0".into());
         all.entry("net.ipv4.ping_group_range".into())
-            .or_insert_with(|| "0 2147483647".into());
+            .or_insert_with(|| format!("0 {}", input.last_group.min(i32::MAX.unsigned_abs())));
     }
     all
 }

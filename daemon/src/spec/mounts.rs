@@ -22,7 +22,17 @@ pub(crate) fn mount(
         .map_err(|e| Error::internal(format!("build the mount of {destination}: {e}")))
 }
 
-/// The kernel's file systems. `writable` gives sysfs and cgroup rw, as privileged containers have them.
+/// The procfs that we have ourselves.
+pub(crate) fn host_proc() -> Result<Mount> {
+    mount(
+        "/proc",
+        "bind",
+        "/proc",
+        &["rbind", "nosuid", "noexec", "nodev"],
+    )
+}
+
+/// The kernel's file systems, its procfs first. `writable` gives sysfs and cgroup rw, as privileged containers have them.
 pub(crate) fn defaults(writable: bool, shm: &Shm, mqueue: bool) -> Result<Vec<Mount>> {
     let rw = if writable { "rw" } else { "ro" };
     let mut all = vec![

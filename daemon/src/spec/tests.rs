@@ -29,6 +29,8 @@ fn spec(config: &Config, host: &HostConfig) -> Value {
         cgroup_parent: "/docker",
         default_ulimits: &[],
         hostname: "node",
+        rootless: false,
+        last_group: u32::MAX,
     };
     serde_json::to_value(build(input).unwrap()).unwrap()
 }
