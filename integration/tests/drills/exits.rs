@@ -3,7 +3,8 @@
 //! All containers wait for one fifo to be opened. The daemon is killed, the fifo opened, and after the outage the daemon
 //! started again. Container `i` ends with code `i` modulo 256. A first round with nothing down shows what a hundred ends at once
 //! cost the client itself on this machine; only what is above that is the outage's. A real dockerd comes back when it likes:
-//! by its pauses between attempts up to some seconds after a long outage. What it then hears first is taken for its return.
+//! by its pauses between attempts up to some seconds after a long outage, and answers questions about a container once it is
+//! through with all ends that it has heard of; so only a generous bound is put on that.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -18,8 +19,8 @@ use integration::rig::{IMAGE, Rig};
 
 use crate::full;
 
-/// How late a real dockerd may come back.
-const COMEBACK: Duration = Duration::from_secs(10);
+/// How long a real dockerd may take to come back and to be through with all ends.
+const COMEBACK: Duration = Duration::from_secs(15);
 
 /// How one chain did.
 struct Figure {
@@ -56,13 +57,13 @@ fn ctr_hears_of_every_exit() -> Result<()> {
 #[test]
 #[ignore = "a minute; make drill runs it"]
 fn dockerd_hears_of_every_exit() -> Result<()> {
-    ours(Client::Dockerd(Release::Installed), Duration::from_secs(1))
+    ours(Client::Dockerd(Release::Installed), COMEBACK)
 }
 
 #[test]
 #[ignore = "a minute; make drill runs it"]
 fn newest_dockerd_hears_of_every_exit() -> Result<()> {
-    ours(Client::Dockerd(Release::Newest), Duration::from_secs(1))
+    ours(Client::Dockerd(Release::Newest), COMEBACK)
 }
 
 #[test]
@@ -101,16 +102,11 @@ fn ours(client: Client, limit: Duration) -> Result<()> {
     let mut undisturbed = Duration::ZERO;
     for figure in figures {
         print(&format!("{} on containerd-lite", client.label()), &figure);
-        let returned = match client {
-            Client::Dockerd(_) => figure.first,
-            _ => Duration::ZERO,
-        };
-        let took = figure.took.saturating_sub(returned);
         if figure.outage.is_zero() {
-            undisturbed = took;
+            undisturbed = figure.took;
         }
         ensure!(
-            figure.right == count() && took <= limit + undisturbed && returned <= COMEBACK,
+            figure.right == count() && figure.took <= limit + undisturbed,
             "{} of {} right after {:?}, {limit:?} more than {undisturbed:?} are allowed",
             figure.right,
             count(),
@@ -297,7 +293,7 @@ fn by_docker(rig: &Rig) -> Result<(usize, Duration, Duration)> {
             (right, last) = (now, answered);
             first.get_or_insert(answered);
         }
-        if right == count() || begun.elapsed() > Duration::from_secs(15) {
+        if right == count() || begun.elapsed() > Duration::from_secs(30) {
             return Ok((right, first.unwrap_or_default(), last));
         }
         std::thread::sleep(Duration::from_millis(20));
