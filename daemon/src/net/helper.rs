@@ -250,6 +250,15 @@ fn ask(socket: &OwnedFd, message: &Message, sockets: &[OwnedFd]) -> Result<Answe
     }
 }
 
+/// The published ports that the helper at this socket serves; none if there is no helper.
+pub(crate) fn served(path: &Path) -> Result<Vec<super::protocol::Port>> {
+    match open(path) {
+        Ok(socket) => Ok(held(&socket)?.ports.into_values().collect()),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED) => Ok(Vec::new()),
+        Err(e) => Err(Error::from(e).during(format!("connect to {}", path.display()))),
+    }
+}
+
 /// All that it holds.
 fn held(socket: &OwnedFd) -> Result<Table> {
     let mut held = Table::default();

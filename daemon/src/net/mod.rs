@@ -26,7 +26,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
-pub(crate) use helper::Helper;
+pub(crate) use helper::{Helper, served};
 
 use crate::error::{During, Result};
 

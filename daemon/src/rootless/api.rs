@@ -54,8 +54,28 @@ fn describe(work: &Work) -> Value {
     })
 }
 
-async fn ports() -> Response {
-    Json(json!([])).into_response()
+/// What `dockerd-lite net` serves now.
+async fn ports(State(work): State<Work>) -> Response {
+    let socket = work.place.net_socket();
+    let served = crate::volumes::blocking(move || crate::net::served(&socket)).await;
+    let served = match served {
+        Ok(served) => served,
+        Err(e) => return (StatusCode::SERVICE_UNAVAILABLE, e.to_string()).into_response(),
+    };
+    let list = served.iter().zip(1..).map(|(port, id)| {
+        let child = port.target.map(|target| target.ip().to_string());
+        json!({
+            "id": id,
+            "spec": {
+                "proto": port.protocol,
+                "parentIP": port.listen.ip().to_string(),
+                "parentPort": port.listen.port(),
+                "childIP": child,
+                "childPort": port.target.map(|target| target.port()),
+            },
+        })
+    });
+    Json(list.collect::<Vec<Value>>()).into_response()
 }
 
 async fn refused() -> Response {

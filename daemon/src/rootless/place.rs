@@ -69,6 +69,10 @@ impl Place {
     pub(super) fn stopping(&self) -> PathBuf {
         self.dir.join("stopping")
     }
+    /// Where the helper of the networks is asked.
+    pub(super) fn net_socket(&self) -> PathBuf {
+        self.exec_root.join("net/net.sock")
+    }
     fn settings(&self) -> PathBuf {
         self.dir.join("settings.json")
     }
