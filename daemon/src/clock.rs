@@ -50,37 +50,55 @@ pub(crate) fn from_client(text: &str) -> Option<OffsetDateTime> {
     }
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
     let seconds: i64 = seconds.parse().ok()?;
-    if fraction.len() > 9 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+    if fraction.len() > 19 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    let nanos: i64 = format!("{fraction:0<9}").parse().ok()?;
+    // what is finer than nanoseconds is cut off, as dockerd does
+    let nanos: i64 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
     let whole = OffsetDateTime::from_unix_timestamp(seconds).ok()?;
     whole.checked_add(time::Duration::nanoseconds(nanos))
 }
 
-/// A duration as Go writes it: `1h2m3.5s`.
-fn duration(text: &str) -> Option<time::Duration> {
+/// Reads a duration as Go writes it: `1h2m3.5s`; none if it is another text or longer than Go can hold.
+pub(crate) fn duration(text: &str) -> Option<time::Duration> {
     let mut rest = text;
-    let mut total = 0f64;
+    let mut total = 0_i128;
     while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..end].parse().ok()?;
-        let unit_end = rest[end..]
-            .find(|c: char| c.is_ascii_digit())
-            .map_or(rest.len(), |n| end + n);
-        total += number
-            * match &rest[end..unit_end] {
-                "h" => 3600.0,
-                "m" => 60.0,
-                "s" => 1.0,
-                "ms" => 1e-3,
-                "us" | "µs" => 1e-6,
-                "ns" => 1e-9,
-                _ => return None,
-            };
-        rest = &rest[unit_end..];
+        let is_number = |c: char| c.is_ascii_digit() || c == '.';
+        let end = rest.find(|c| !is_number(c))?;
+        let (number, after) = rest.split_at(end);
+        let end = after.find(is_number).unwrap_or(after.len());
+        let (unit, next) = after.split_at(end);
+        let nanos = match unit {
+            "h" => 3_600_000_000_000,
+            "m" => 60_000_000_000,
+            "s" => 1_000_000_000,
+            "ms" => 1_000_000,
+            "us" | "µs" | "μs" => 1000,
+            "ns" => 1,
+            _ => return None,
+        };
+        total = total.checked_add(times(number, nanos)?)?;
+        rest = next;
     }
-    (!text.is_empty()).then(|| time::Duration::seconds_f64(total))
+    let total = i64::try_from(total).ok()?;
+    (!text.is_empty()).then(|| time::Duration::nanoseconds(total))
+}
+
+/// A decimal number times a whole one, cut to a whole one.
+fn times(number: &str, unit: i64) -> Option<i128> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || number.len() > 40 || whole.len() + fraction.len() == 0
+    {
+        return None;
+    }
+    let whole: i64 = match whole {
+        "" => 0,
+        text => text.parse().ok()?,
+    };
+    let part: f64 = format!("0.{fraction}0").parse().ok()?;
+    Some(i128::from(whole) * i128::from(unit) + (part * unit as f64) as i128)
 }
 
 /// How long ago in Docker's words: `3 minutes`, `About an hour`.
@@ -119,10 +137,40 @@ mod tests {
         let nanos = |text| from_client(text).map(OffsetDateTime::unix_timestamp_nanos);
         assert_eq!(nanos("1500000000"), Some(1_500_000_000_000_000_000));
         assert_eq!(nanos("1500000000.5"), Some(1_500_000_000_500_000_000));
+        assert_eq!(nanos("1.0123456789"), Some(1_012_345_678));
         assert_eq!(nanos("1970-01-01T00:00:01Z"), Some(1_000_000_000));
         assert!(nanos("1h30m").is_some());
-        for bad in ["", "x", "1.x", "5y", "1.0123456789"] {
+        for bad in ["", "x", "1.x", "5y", "1.01234567890123456789"] {
             assert_eq!(nanos(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (text, nanos) in [
+            ("1h30m", 5_400_000_000_000),
+            ("1m.5s", 60_500_000_000),
+            ("2.s", 2_000_000_000),
+            ("1µs1ns", 1001),
+            ("1.5ms", 1_500_000),
+            ("9223372036854775807ns", i128::from(i64::MAX)),
+        ] {
+            let read = duration(text).map(time::Duration::whole_nanoseconds);
+            assert_eq!(read, Some(nanos), "{text}");
+        }
+        for bad in [
+            "",
+            "h",
+            "1",
+            "1x",
+            "1h2",
+            ".s",
+            "1.2.3s",
+            "9223372036854775808ns",
+            "99999999999h",
+            "1 s",
+        ] {
+            assert_eq!(duration(bad), None, "{bad}");
         }
     }
 

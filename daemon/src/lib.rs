@@ -97,6 +97,8 @@ pub(crate) struct App {
     pub(crate) events: events::Events,
     pub(crate) containers: container::Containers,
     pub(crate) images: images::Images,
+    pub(crate) builds: build::Running,
+    pub(crate) forwarders: logs::forward::Forwarders,
     pub(crate) volumes: volumes::Volumes,
     pub(crate) network: network::Network,
     pub(crate) reconciled: recover::Reconciled,
@@ -230,6 +232,7 @@ async fn run(config: Config, flags: &Flags, level: &reload::LogLevel) -> Result<
     let app = build(config, place.as_ref()).await?;
     app.containers.adopt(&app);
     container::exec_kept::load(&app, &app.containers);
+    logs::forward::begin_all(&app);
     let mut tasks = tokio::task::JoinSet::new();
     if let Some(place) = place {
         tasks.spawn(supervise::run(place, stop.clone()));
@@ -276,6 +279,8 @@ async fn build(config: Config, own: Option<&supervise::Place>) -> Result<Arc<App
         events: events::Events::new(),
         containers: container::Containers::load(&db).await?,
         images: images::Images::open(&config, &db, &backend).await?,
+        builds: build::Running::default(),
+        forwarders: logs::forward::Forwarders::default(),
         volumes: volumes::Volumes::open(&config, &db).await?,
         network: network::Network::open(&config, &db).await?,
         reconciled: recover::Reconciled::new(),

@@ -17,6 +17,7 @@ use proto::lite::control::v1::control_client::ControlClient;
 use proto::lite::control::v1::{State, StatusRequest};
 use tonic::{Request, Response, Status};
 
+mod endpoints;
 mod fake;
 
 /// A daemon with its fake, both gone when this is dropped.
@@ -319,5 +320,42 @@ fn the_frozen_states_of_all_releases_are_adopted() {
             )
             .unwrap();
         assert_eq!(kept, 7 + 1);
+    }
+}
+
+/// Each endpoint of the table in docs/compatibility.md is what the table says, and the router has no other.
+#[test]
+fn the_table_of_endpoints_is_true() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let rows = endpoints::read(&root.join("../docs/compatibility.md"));
+    assert!(rows.len() > 70, "{} endpoints", rows.len());
+    let daemon = Daemon::start();
+    for row in &rows {
+        let path = endpoints::example(&row.path);
+        let (status, _, body) = daemon.ask(&row.method, &path, "", "");
+        let known = !body.contains("page not found");
+        let as_told = match row.state.split([' ', ',', ':']).next() {
+            Some("501") => known && [404, 501].contains(&status),
+            Some("503") => status == 503,
+            Some("no") => !known,
+            // the fake below does not have everything
+            _ => known && status != 503 && (status != 501 || body.contains("/containerd.services")),
+        };
+        assert!(as_told, "{row:?}: {status} {body}");
+        for test in row.tests() {
+            let (file, function) = test.split_once("::").unwrap_or((test, ""));
+            let text = std::fs::read_to_string(root.join("..").join(file)).unwrap_or_default();
+            assert!(
+                text.contains(&format!("fn {function}(")),
+                "{row:?}: no test {test}"
+            );
+        }
+    }
+    for route in endpoints::of_the_source(&root.join("src/api")) {
+        let told = rows.iter().any(|row| match route.split_once("{*") {
+            Some((beginning, _)) => row.path.starts_with(beginning),
+            None => row.path == route,
+        });
+        assert!(told, "docs/compatibility.md says nothing of {route}");
     }
 }

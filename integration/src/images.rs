@@ -89,7 +89,12 @@ pub struct Registry {
 impl Registry {
     /// Starts it beside the stack's daemon and puts `test/busybox:latest` into it with skopeo.
     pub fn start(stack: &Stack) -> Result<Self> {
-        let dir = stack.dir().join("registry");
+        Self::beside(stack.dir(), |program| stack.in_namespace(program))
+    }
+
+    /// The same with its files in a folder of the caller's, and its programs in the network namespace that `inside` puts them in.
+    pub fn beside(folder: &Path, inside: impl Fn(&Path) -> Command) -> Result<Self> {
+        let dir = folder.join("registry");
         std::fs::create_dir_all(&dir)?;
         let address = "127.0.0.1:5000".to_owned();
         std::fs::write(
@@ -100,8 +105,7 @@ impl Registry {
             ),
         )?;
         let binary = require::peer("docker-registry")?;
-        let child = stack
-            .in_namespace(&binary)
+        let child = inside(&binary)
             .arg("serve")
             .arg(dir.join("config.yml"))
             .stdin(Stdio::null())
@@ -111,15 +115,15 @@ impl Registry {
             .context("start docker-registry")?;
         let registry = Self { child, address };
         eventually::within(Duration::from_secs(10), "registry answers", || {
-            let mut probe: Command = stack.in_namespace(Path::new("/bin/bash"));
+            let mut probe = inside(Path::new("/bin/bash"));
             probe.args(["-c", "exec 3<>/dev/tcp/127.0.0.1/5000"]);
             run(&mut probe, b"", Duration::from_secs(5))?
                 .exits(0)
                 .map(drop)
         })?;
-        let saved = oci_archive(stack.dir())?;
+        let saved = oci_archive(folder)?;
         let skopeo = require::peer("skopeo")?;
-        let mut copy = stack.in_namespace(&skopeo);
+        let mut copy = inside(&skopeo);
         copy.args(["--insecure-policy", "copy", "-q", "--dest-tls-verify=false"])
             .arg(format!("oci:{}:latest", saved.display()))
             .arg(format!("docker://{}/test/busybox:latest", registry.address));
@@ -138,6 +142,42 @@ impl Drop for Registry {
         // the process may have ended by itself
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A server of files beside a stack's daemon.
+#[derive(Debug)]
+pub struct Files(Child);
+
+impl Files {
+    /// Serves a folder at an address of the stack's network namespace by HTTP.
+    pub fn serve(stack: &Stack, folder: &Path, address: &str) -> Result<Self> {
+        let child = stack
+            .in_namespace(&require::peer("busybox")?)
+            .args(["httpd", "-f", "-p", address, "-h"])
+            .arg(folder)
+            .stdin(Stdio::null())
+            .spawn()
+            .context("start a server of files")?;
+        let (host, port) = address.split_once(':').context("HOST:PORT")?;
+        let probe = format!("exec 3<>/dev/tcp/{host}/{port}");
+        let files = Self(child);
+        eventually::within(Duration::from_secs(10), "files are served", || {
+            let mut asks = stack.in_namespace(Path::new("/bin/bash"));
+            asks.args(["-c", &probe]);
+            run(&mut asks, b"", Duration::from_secs(5))?
+                .exits(0)
+                .map(drop)
+        })?;
+        Ok(files)
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        // it may have ended by itself
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

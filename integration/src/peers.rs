@@ -71,6 +71,21 @@ impl Dockerd {
         self.child.id()
     }
 
+    /// A command that runs in its network namespace.
+    pub fn in_namespace(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/proc/{}/ns/net", self.pid()))
+            .arg("--")
+            .arg(program);
+        command
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Whether it is of the release that tests compare whole answers with; says that a test is skipped if not.
     pub fn is_measure(&self, test: &str) -> Result<bool> {
         const MEASURE: &str = "20.10.";

@@ -112,8 +112,11 @@ pub fn optional(binary: &str, test: &str) -> Option<PathBuf> {
 
 fn find(binary: &str) -> Option<PathBuf> {
     let newest = std::env::var_os("LITE_PEERS_DIR").map(|d| PathBuf::from(d).join("bin"));
-    newest
-        .map(|folder| folder.join(binary))
-        .filter(|path| path.is_file())
+    // docker's plugins work as programs of their own too
+    let places =
+        newest.map(|folder| [folder.join(binary), folder.join("cli-plugins").join(binary)]);
+    let mut places = places.into_iter().flatten();
+    places
+        .find(|path| path.is_file())
         .or_else(|| crate::programs::installed(binary))
 }

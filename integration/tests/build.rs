@@ -248,3 +248,86 @@ fn failures_are_told_and_leave_nothing() -> Result<()> {
     })?;
     on.stack.stop()
 }
+
+#[test]
+fn a_build_is_cancelled_by_its_name() -> Result<()> {
+    let on = Builds::start()?;
+    let (socket, host) = (on.stack.path("docker.sock"), on.stack.path("context"));
+    std::fs::write(host.join("Dockerfile"), "FROM busybox\nRUN sleep 600\n")?;
+    let mut tar = integration::programs::command(
+        "tar",
+        ["-C", &host.to_string_lossy(), "-cf", "-", "Dockerfile"],
+    );
+    let tar = tar.output().context("pack a context")?.stdout;
+    let (to, wait) = std::sync::mpsc::channel();
+    let builder = socket.clone();
+    std::thread::spawn(move || {
+        let headers = format!(
+            "Content-Type: application/x-tar\r\nContent-Length: {}\r\n",
+            tar.len()
+        );
+        let path = "/v1.41/build?buildid=mine&forcerm=1";
+        to.send(integration::http::raw(
+            &builder, "POST", path, &headers, &tar,
+        ))
+    });
+    eventually::within(Duration::from_secs(30), "the step runs", || {
+        let runs = on.stack.docker(["ps", "-q"])?.exits(0)?.stdout;
+        ensure!(!runs.is_empty(), "no container");
+        Ok(())
+    })?;
+    let cancel = |query: &str| {
+        integration::http::ask(&socket, "POST", &format!("/v1.41/build/cancel{query}"), "")
+    };
+    ensure!(cancel("")?.status == 400);
+    ensure!(cancel("?id=another")?.status == 200);
+    ensure!(wait.try_recv().is_err(), "another build was cancelled");
+    ensure!(cancel("?id=mine")?.status == 200);
+    let answer = wait
+        .recv_timeout(Duration::from_secs(20))
+        .context("the build ends")??;
+    ensure!(
+        answer.text().contains("the build was cancelled"),
+        "{answer:?}"
+    );
+    eventually::within(Duration::from_secs(20), "its container is gone", || {
+        let left = on.stack.docker(["ps", "-aq"])?.exits(0)?.stdout;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    })?;
+    on.stack.stop()
+}
+
+#[test]
+fn files_come_from_addresses() -> Result<()> {
+    let on = Builds::start()?;
+    let served = on.stack.path("served");
+    std::fs::create_dir(&served)?;
+    std::fs::write(served.join("file"), "fetched\n")?;
+    let files = images::Files::serve(&on.stack, &served, "127.0.0.1:5001")?;
+    let sum = integration::programs::command("sha256sum", [served.join("file")]).output()?;
+    let sum = String::from_utf8_lossy(&sum.stdout)[..64].to_owned();
+    let dockerfile = format!(
+        "FROM busybox\nADD --checksum=sha256:{sum} http://127.0.0.1:5001/file /one\nADD a.txt http://127.0.0.1:5001/file /d/\n"
+    );
+    on.build(&dockerfile, &["-t", "x"])?.exits(0)?;
+    ensure!(
+        on.inside("x", "cat /one /d/a.txt /d/file; stat -c %a /one")?
+            == "fetched\nhello\nfetched\n600\n"
+    );
+    let again = on.build(&dockerfile, &["-t", "x"])?.exits(0)?;
+    ensure!(cached(&again) == 2, "{again:?}");
+    std::fs::write(served.join("file"), "changed\n")?;
+    let other = on.build(&dockerfile, &["-t", "x"])?;
+    ensure!(
+        other.code == 1 && other.stderr.contains("digest mismatch"),
+        "{other:?}"
+    );
+    let missing = on.build("FROM busybox\nADD http://127.0.0.1:5001/none /\n", &[])?;
+    ensure!(
+        missing.code == 1 && missing.stderr.contains("404"),
+        "{missing:?}"
+    );
+    drop(files);
+    on.stack.stop()
+}

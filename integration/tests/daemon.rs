@@ -257,6 +257,9 @@ fn small_answers_are_dockers() -> Result<()> {
         ensure!(ask("GET", family)?.status == 503, "{family}");
     }
     ensure!(ask("GET", "/plugins").map(|a| a.text())?.contains("[]"));
+    let saved = ask("GET", "/images/busybox/get")?;
+    let tar = saved.status == 200 && saved.text().contains("manifest.json");
+    ensure!(tar, "an image by its name is no tar: {}", saved.head);
 
     // Bytes that are no archive are not quoted in the error.
     let garbage: Vec<u8> = (0..2048u32)
@@ -279,6 +282,132 @@ fn small_answers_are_dockers() -> Result<()> {
             answer.text()
         );
     }
+    stack.stop()
+}
+
+#[test]
+fn a_registry_is_asked_without_a_pull() -> Result<()> {
+    let stack = Stack::start()?;
+    let registry = images::Registry::start(&stack)?;
+    let socket = stack.path("docker.sock");
+    let ask = |name: &str| {
+        let path = format!("/v1.41/distribution/{}/{name}/json", registry.address());
+        http::ask(&socket, "GET", &path, "")
+    };
+    let there = ask("test/busybox:latest")?;
+    let digest = there.json()["Descriptor"]["digest"].to_string();
+    ensure!(
+        there.status == 200 && digest.contains("sha256:"),
+        "{there:?}"
+    );
+    ensure!(
+        there.json()["Platforms"][0]["os"] == "linux",
+        "{}",
+        there.text()
+    );
+    ensure!(ask("test/none")?.status == 404);
+    ensure!(lite(&stack, &["images", "-q"])?.is_empty(), "it was pulled");
+    // the search of the first version is a file here
+    let folder = stack.path("index/v1");
+    std::fs::create_dir_all(&folder)?;
+    let results =
+        r#"{"results": [{"name": "a", "star_count": 5, "is_official": true}, {"name": "b"}]}"#;
+    std::fs::write(folder.join("search"), results)?;
+    let index = images::Files::serve(&stack, &stack.path("index"), "127.0.0.1:5001")?;
+    let search = |query: &str| {
+        let path = format!("/v1.41/images/search?term=127.0.0.1:5001/x{query}");
+        http::ask(&socket, "GET", &path, "")
+    };
+    let all = search("")?;
+    ensure!(all.status == 200 && all.json()[1]["name"] == "b", "{all:?}");
+    let few = search("&filters=%7B%22stars%22%3A%5B%223%22%5D%7D")?.json();
+    ensure!(few[0]["name"] == "a" && few[1].is_null(), "{few}");
+    ensure!(search("&limit=1000")?.status == 400);
+    drop((registry, index));
+    stack.stop()
+}
+
+/// Numbers that a container has said, as a syslog hears them until the last one.
+fn heard(syslog: &std::os::unix::net::UnixDatagram, last: u32) -> Result<Vec<u32>> {
+    let mut numbers = Vec::new();
+    let mut datagram = [0; 2000];
+    while numbers.last() != Some(&last) {
+        let size = syslog.recv(&mut datagram).context("a line comes")?;
+        let text = String::from_utf8_lossy(&datagram[..size]).into_owned();
+        let parts = text
+            .strip_prefix("<158>")
+            .and_then(|rest| rest.rsplit_once("]: "));
+        let (before, number) = parts.with_context(|| text.clone())?;
+        ensure!(before.contains(" mine/talker["), "{text}");
+        numbers.push(number.parse().with_context(|| text.clone())?);
+    }
+    Ok(numbers)
+}
+
+#[test]
+fn a_syslog_hears_everything_though_the_daemon_was_killed() -> Result<()> {
+    let mut stack = Stack::start()?;
+    images::busybox(&stack)?;
+    let place = stack.path("syslog");
+    let syslog = std::os::unix::net::UnixDatagram::bind(&place)?;
+    syslog.set_read_timeout(Some(LIMIT))?;
+    let address = format!("syslog-address=unixgram://{}", place.display());
+    let bad = [
+        "run",
+        "-d",
+        "--log-driver",
+        "syslog",
+        "--log-opt",
+        "syslog-facility=none",
+        "busybox",
+        "true",
+    ];
+    let refused = stack.lite(bad)?;
+    ensure!(
+        refused.stderr.contains("invalid syslog facility"),
+        "{refused:?}"
+    );
+    let script = "i=0; while [ $i -lt 200 ]; do i=$((i+1)); echo $i; usleep 10000; done";
+    lite(
+        &stack,
+        &[
+            "run",
+            "-d",
+            "--name",
+            "talker",
+            "--network",
+            "none",
+            "--log-driver",
+            "syslog",
+            "--log-opt",
+            &address,
+            "--log-opt",
+            "tag=mine/{{.Name}}",
+            "--log-opt",
+            "syslog-facility=local3",
+            "busybox",
+            "sh",
+            "-c",
+            script,
+        ],
+    )?;
+    let mut numbers = heard(&syslog, 20)?;
+    stack.kill_daemon()?;
+    std::thread::sleep(Duration::from_millis(500));
+    stack.start_daemon()?;
+    numbers.extend(heard(&syslog, 200)?);
+    // the last chunk before the kill may have come twice
+    numbers.dedup();
+    let repeated = numbers.windows(2).position(|pair| pair[1] != pair[0] + 1);
+    if let Some(at) = repeated {
+        ensure!(numbers[at + 1] <= numbers[at], "lost after {}", numbers[at]);
+        let again = numbers.split_off(at + 1);
+        numbers.retain(|number| *number < again[0]);
+        numbers.extend(again);
+    }
+    ensure!(numbers == (1..=200).collect::<Vec<_>>(), "{numbers:?}");
+    let kept = lite(&stack, &["logs", "--tail", "1", "talker"])?;
+    ensure!(kept == "200\n", "{kept}");
     stack.stop()
 }
 

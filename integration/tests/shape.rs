@@ -38,54 +38,23 @@ const PATHS: &[&str] = &[
 
 /// Fields that differ, and why; `*` at the end stands for all that begins so.
 const KNOWN: &[(&str, &str)] = &[
-    ("/containers/up/json Config.Env", "empty here, null there"),
-    ("/containers/done/json Config.Env", "empty here, null there"),
-    ("/containers/made/json Config.Env", "empty here, null there"),
-    (
-        "/containers/up/json Config.Volumes",
-        "empty here, null there",
-    ),
-    (
-        "/containers/done/json Config.Volumes",
-        "empty here, null there",
-    ),
-    (
-        "/containers/made/json Config.Volumes",
-        "empty here, null there",
-    ),
-    (
-        "/containers/up/json HostConfig.MemorySwappiness",
-        "as the client gave it",
-    ),
-    (
-        "/containers/done/json HostConfig.MemorySwappiness",
-        "as the client gave it",
-    ),
-    (
-        "/containers/made/json HostConfig.MemorySwappiness",
-        "as the client gave it",
-    ),
-    (
-        "/containers/up/json HostConfig.PidsLimit",
-        "as the client gave it",
-    ),
-    (
-        "/containers/done/json HostConfig.PidsLimit",
-        "as the client gave it",
-    ),
-    (
-        "/containers/made/json HostConfig.PidsLimit",
-        "as the client gave it",
-    ),
-    (
-        "/containers/up/stats memory_stats.stats*",
-        "the kernel's own names; those that clients use are there",
-    ),
     (
         "/info SecurityOptions",
         "depends on the host as each sees it",
     ),
     ("/info Warnings", "each warns of its own"),
+    (
+        "/volumes Volumes[].Options",
+        "no options are null, also for clients that send an empty object",
+    ),
+    (
+        "/volumes/vol Options",
+        "no options are null, also for clients that send an empty object",
+    ),
+    (
+        "/system/df Volumes[].Options",
+        "no options are null, also for clients that send an empty object",
+    ),
     ("/info DriverStatus", "another storage driver"),
     ("/info KernelMemory", "kernels dropped the limit"),
     ("/info KernelMemoryTCP", "kernels dropped the limit"),

@@ -1,13 +1,15 @@
 //! The command list of a Docker user, driven by docker's CLI on a real dockerd and on dockerd-lite: the same requests, statuses,
-//! exit codes and output. Each line of `golden/trace` is one command; a line under `! reason` must differ.
+//! exit codes and output. Each line of `golden/trace` is one command; a line under `! reason` must differ. What the table of
+//! endpoints in docs/compatibility.md says to be shown here was asked.
 //!
 //! `LITE_TRACE=1` prints what both have said.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use integration::cases::Verdict;
+use integration::images::Registry;
 use integration::peers::Dockerd;
 use integration::programs::{self, run};
 use integration::recorder::Recorder;
@@ -57,6 +59,9 @@ struct Side {
     recorder: Recorder,
     dir: PathBuf,
     docker: PathBuf,
+    compose: Option<PathBuf>,
+    /// All that was asked, as `METHOD /path`.
+    asked: Vec<String>,
     masks: Vec<(Regex, &'static str)>,
 }
 
@@ -81,36 +86,97 @@ impl Side {
             recorder: Recorder::start(&dir.join("recorder.sock"), daemon)?,
             dir,
             docker: require::peer("docker")?,
+            compose: require::optional("docker-compose", "trace of compose").filter(|p| is_v2(p)),
+            asked: Vec::new(),
             masks: masks.collect::<Result<_>>()?,
         })
     }
 
-    /// What a command asks and says.
-    fn told(&self, case: &Case) -> Result<String> {
+    /// What a command asks and says; none if its program is not there.
+    fn told(&mut self, case: &Case) -> Result<Option<String>> {
+        let of_compose = case.line.contains("$C ");
+        if of_compose && self.compose.is_none() {
+            return Ok(None);
+        }
         let mut command = programs::command(Path::new("/bin/bash"), ["-c", case.line]);
         command
             .env("D", &self.docker)
+            .env("C", self.compose.as_deref().unwrap_or(Path::new("")))
             .env("DOCKER_HOST", self.recorder.host())
             .env("DOCKER_CONFIG", self.dir.join("config"))
             .env_remove("DOCKER_CONTEXT")
             .current_dir(&self.dir);
         let out = run(&mut command, b"", Duration::from_secs(120))
             .with_context(|| format!("run {}", case.line))?;
-        let mut told = String::new();
+        let mut calls = Vec::new();
         for call in self.recorder.take() {
+            self.asked.push(without_version(&call.request));
             // how often a client asks whether the daemon is there is its own affair
             if !call.request.ends_with("/_ping") {
-                told += &format!("{} -> {}\n", call.request, call.status);
+                calls.push(self.masked(format!("{} -> {}\n", call.request, call.status)));
             }
         }
+        if of_compose {
+            calls.sort();
+            calls.dedup();
+        }
+        let mut told = calls.concat();
         told += &format!("exit code {}\n", out.code);
         if case.output {
             told += &format!("{}--- stderr\n{}", out.stdout, out.stderr);
         }
-        Ok(self.masks.iter().fold(told, |text, (pattern, to)| {
-            pattern.replace_all(&text, *to).into_owned()
-        }))
+        Ok(Some(self.masked(told)))
     }
+
+    fn masked(&self, told: String) -> String {
+        self.masks.iter().fold(told, |text, (pattern, to)| {
+            pattern.replace_all(&text, *to).into_owned()
+        })
+    }
+}
+
+/// Whether it is a compose of the second kind: the first one has other commands.
+fn is_v2(compose: &Path) -> bool {
+    let version = run(
+        &mut programs::command(compose, ["version"]),
+        b"",
+        Duration::from_secs(30),
+    );
+    let is = version.is_ok_and(|out| out.stdout.contains("Docker Compose version"));
+    if !is {
+        println!(
+            "SKIPPED trace of compose: {} is an old one",
+            compose.display()
+        );
+    }
+    is
+}
+
+/// `POST /v1.41/containers/x/start?a=b` as `POST /containers/x/start`.
+fn without_version(request: &str) -> String {
+    let path = request.split('?').next().unwrap_or(request);
+    let version = Regex::new(r" /v1\.\d+/").expect("the pattern is one");
+    version.replace(path, " /").into_owned()
+}
+
+/// The endpoints that the table says to be shown by the trace, each as a pattern.
+fn promised() -> Result<Vec<(String, Regex)>> {
+    let page = include_str!("../../docs/compatibility.md");
+    let mut promised = Vec::new();
+    for line in page.lines() {
+        let cells: Vec<_> = line.split(" | ").collect();
+        let [rank, endpoint, _, tests] = cells[..] else {
+            continue;
+        };
+        if ["| must", "| should", "| could"].contains(&rank) && tests.starts_with("trace") {
+            let pattern = regex::escape(endpoint)
+                .replace(r"\{name\}", ".+")
+                .replace(r"\{id\}", "[^/]+");
+            promised.push((endpoint.to_owned(), Regex::new(&format!("^{pattern}$"))?));
+        }
+    }
+    ensure!(promised.len() > 40, "{} in the table", promised.len());
+    Ok(promised)
 }
 
 #[test]
@@ -122,10 +188,12 @@ fn the_same_requests_statuses_and_results_as_on_dockerd() -> Result<()> {
         return stack.stop();
     }
     let socket = |host: &str| PathBuf::from(host.trim_start_matches("unix://"));
-    let ours = Side::new(stack.path("trace-ours"), &socket(&stack.host()))?;
-    let theirs = Side::new(stack.path("trace-theirs"), &socket(&real.host()))?;
+    let mut ours = Side::new(stack.path("trace-ours"), &socket(&stack.host()))?;
+    let mut theirs = Side::new(stack.path("trace-theirs"), &socket(&real.host()))?;
+    let registry = Registry::start(&stack)?;
+    let other = Registry::beside(real.dir(), |program| real.in_namespace(program))?;
     let tar = images::rootfs_tar(stack.dir())?;
-    for side in [&ours, &theirs] {
+    for side in [&mut ours, &mut theirs] {
         let line = format!("$D import -c 'CMD [\"sh\"]' {} busybox", tar.display());
         let case = Case {
             line: Box::leak(line.into_boxed_str()),
@@ -137,7 +205,9 @@ fn the_same_requests_statuses_and_results_as_on_dockerd() -> Result<()> {
     }
     let mut verdict = Verdict::default();
     for case in &cases() {
-        let (theirs, ours) = (theirs.told(case)?, ours.told(case)?);
+        let (Some(theirs), Some(ours)) = (theirs.told(case)?, ours.told(case)?) else {
+            continue;
+        };
         if std::env::var_os("LITE_TRACE").is_some() {
             println!("$ {}\n{theirs}", case.line);
         }
@@ -145,6 +215,12 @@ fn the_same_requests_statuses_and_results_as_on_dockerd() -> Result<()> {
         verdict.add(case.line, case.differs, theirs == ours || case.free, said);
     }
     verdict.end("commands")?;
-    drop(real);
+    for (endpoint, pattern) in promised()? {
+        ensure!(
+            ours.asked.iter().any(|asked| pattern.is_match(asked)),
+            "docs/compatibility.md says that the trace shows {endpoint}, which it does not ask for"
+        );
+    }
+    drop((registry, other, real));
     stack.stop()
 }

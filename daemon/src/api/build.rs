@@ -5,14 +5,14 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::post;
 
 use super::{Params, ok};
 use crate::App;
 use crate::build::{self, Options};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::images::progress::{self, Progress};
 
 /// The routes of this noun.
@@ -20,6 +20,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/build", post(start))
         .route("/build/prune", post(prune))
+        .route("/build/cancel", post(cancel))
 }
 
 async fn start(
@@ -35,6 +36,17 @@ async fn start(
     let options = Options::read(&params, registries)?;
     let work = |progress: Progress| build::build(app, options, body, progress);
     Ok(progress::answer(true, work).await)
+}
+
+/// Cancels a build by the `buildid` that it was started with; one that is not there has ended already.
+async fn cancel(State(app): State<Arc<App>>, params: Params) -> Result<StatusCode> {
+    match params.text("id") {
+        "" => Err(Error::invalid("build ID not provided")),
+        id => {
+            app.builds.cancel(id);
+            Ok(StatusCode::OK)
+        }
+    }
 }
 
 async fn prune(State(app): State<Arc<App>>, params: Params) -> Result<Response> {

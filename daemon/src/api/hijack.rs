@@ -119,14 +119,10 @@ where
 {
     let (mut from, mut to) = tokio::io::split(client);
     let Connection { mut output, input } = connection;
+    let has_input = input.is_some();
     let input = async {
         let mut input = input?;
-        let end = feed(&mut from, &mut input, wanted).await;
-        drop(input);
-        if end == Fed::Closed {
-            closed().await;
-        }
-        (end == Fed::Detached).then_some(End::Detached)
+        Some(feed(&mut from, &mut input, wanted).await)
     };
     let output = async {
         let end = pass(&mut output, &mut to, wanted).await;
@@ -139,11 +135,21 @@ where
     };
     tokio::pin!(input, output);
     tokio::select! {
-        detached = &mut input => match detached {
-            Some(end) => end,
-            None => output.await,
+        fed = &mut input => match fed {
+            Some(Fed::Detached) => End::Detached,
+            Some(Fed::Closed) => {
+                closed().await;
+                output.await
+            }
+            Some(Fed::Refused) | None => output.await,
         },
-        end = &mut output => end,
+        end = &mut output => {
+            // One that has vanished has closed its side as well, whichever was seen first.
+            if end == End::Gone && has_input {
+                closed().await;
+            }
+            end
+        }
     }
 }
 
@@ -322,6 +328,36 @@ mod tests {
                 prop_assert_eq!(out, input);
             }
         }
+    }
+
+    #[tokio::test]
+    async fn the_input_of_a_client_that_vanished_has_ended() {
+        let (mut shim, output) = UnixStream::pair().unwrap();
+        let (client, seen) = UnixStream::pair().unwrap();
+        drop(seen);
+        shim.write_all(b"\x01\0\0\0\0\0\0\x02hi").await.unwrap();
+        let (input, _held) = tokio::net::unix::pipe::pipe().unwrap();
+        let wanted = Wanted {
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            tty: false,
+            detach: Vec::new(),
+        };
+        let mut ended = 0;
+        let connection = Connection {
+            output,
+            input: Some(input),
+        };
+        let end = session(
+            client,
+            connection,
+            &wanted,
+            async || ended += 1,
+            async || {},
+        )
+        .await;
+        assert_eq!((end, ended), (End::Gone, 1));
     }
 
     #[tokio::test]

@@ -167,19 +167,14 @@ async fn pull(app: Arc<App>, params: &Params, headers: &HeaderMap) -> Result<Res
     };
     let credentials = auth(headers)?;
     let work = |progress: Progress| async move {
-        let images = app.images.clone();
-        images
-            .registries()
-            .pull(
-                images.clone(),
-                &reference,
-                &platform,
-                &credentials,
-                &progress,
-            )
-            .await?;
-        let shown = reference.familiar();
-        emit(&app, "pull", &shown, &reference.familiar_repository());
+        let registries = app.images.registries();
+        for reference in meant(&app, reference, &credentials).await? {
+            let images = app.images.clone();
+            let pull = registries.pull(images, &reference, &platform, &credentials, &progress);
+            pull.await?;
+            let shown = reference.familiar();
+            emit(&app, "pull", &shown, &reference.familiar_repository());
+        }
         Ok(())
     };
     Ok(progress::answer(true, work).await)
@@ -229,12 +224,32 @@ fn pulled(image: &str, tag: &str) -> Result<Reference> {
         }
         reference.tag = Some(tag.to_owned());
     }
-    if reference.tag.is_none() && reference.digest.is_none() {
-        return Err(Error::unimplemented(
-            "pulling all tags of a repository is not supported yet",
-        ));
-    }
     Ok(reference)
+}
+
+/// One reference; or one for each tag that its repository has, where it names neither tag nor digest.
+async fn meant(
+    app: &App,
+    reference: Reference,
+    credentials: &AuthConfig,
+) -> Result<Vec<Reference>> {
+    if reference.tag.is_some() || reference.digest.is_some() {
+        return Ok(vec![reference]);
+    }
+    let tags = app
+        .images
+        .registries()
+        .tags(&reference, credentials)
+        .await?;
+    if tags.is_empty() {
+        let shown = reference.familiar_repository();
+        return Err(Error::not_found(format!("repository {shown} has no tags")));
+    }
+    let one = |tag| Reference {
+        tag: Some(tag),
+        ..reference.clone()
+    };
+    Ok(tags.into_iter().map(one).collect())
 }
 
 fn auth(headers: &HeaderMap) -> Result<AuthConfig> {

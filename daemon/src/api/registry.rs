@@ -10,10 +10,11 @@ use axum::routing::{get, post};
 use proto::engine::{AuthConfig, AuthResponse};
 use serde_json::json;
 
-use super::{Json, ok};
+use super::{Json, Params, ok};
 use crate::App;
 use crate::error::{Error, Result};
 use crate::images::reference::Reference;
+use crate::registry::SearchWanted;
 
 /// The routes of this noun.
 pub(crate) fn routes() -> Router<Arc<App>> {
@@ -45,9 +46,7 @@ async fn distribution(
     let reference = Reference::parse(name)
         .map_err(|e| Error::invalid(e.to_string()))?
         .or_latest();
-    let header = headers.get("x-registry-auth");
-    let credentials =
-        crate::registry::credentials(header.and_then(|h| h.to_str().ok()).unwrap_or(""))?;
+    let credentials = credentials(&headers)?;
     let (descriptor, platforms) = app
         .images
         .registries()
@@ -58,6 +57,19 @@ async fn distribution(
     ))
 }
 
-async fn search() -> Error {
-    Error::unimplemented("searching a registry is not supported yet")
+async fn search(
+    State(app): State<Arc<App>>,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let filters = params.filters(SearchWanted::FILTERS)?;
+    let wanted = SearchWanted::new(params.text("term"), params.int("limit")?, filters)?;
+    let credentials = credentials(&headers)?;
+    let registries = app.images.registries();
+    Ok(ok(&registries.search(&wanted, &credentials).await?))
+}
+
+fn credentials(headers: &HeaderMap) -> Result<AuthConfig> {
+    let header = headers.get("x-registry-auth");
+    crate::registry::credentials(header.and_then(|h| h.to_str().ok()).unwrap_or(""))
 }

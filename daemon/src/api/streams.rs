@@ -134,7 +134,7 @@ impl Session {
         use tokio::io::AsyncWriteExt;
         let record = self.handle.record();
         if let Some(replay) = self.replay
-            && crate::logs::is_file(&record.host.log_config.kind)
+            && crate::logs::is_kept(&record.host.log_config.kind)
         {
             // Only what is there: the end has come already.
             let Ok((ended, _)) = io::pipe() else { return };
@@ -208,7 +208,7 @@ pub(super) async fn logs(
             "Bad parameters: you must choose at least one stream",
         ));
     }
-    if !crate::logs::is_file(&record.host.log_config.kind) {
+    if !crate::logs::is_kept(&record.host.log_config.kind) {
         return Err(Error::unimplemented(
             "configured logging driver does not support reading",
         ));

@@ -177,7 +177,7 @@ async fn info(State(app): State<Arc<App>>) -> Response {
             volume: words(&["local"]),
             network: words(&["bridge", "host", "null"]),
             authorization: None,
-            log: words(&["json-file", "local", "none"]),
+            log: words(&["journald", "json-file", "local", "none", "syslog"]),
         },
         ipv4_forwarding: read("/proc/sys/net/ipv4/ip_forward").trim() == "1",
         debug: config.debug,

@@ -112,7 +112,7 @@ fn make<R: Read>(
     let replaced = make_room(&parent, &name, kind == EntryType::Directory, options)?;
     let mode = match options.mode {
         Some(mode) => mode,
-        None => entry.header().mode()? & 0o7777,
+        None => number(entry.header().mode(), &entry.header().as_old().mode)? & 0o7777,
     };
     let raw = Mode::from_raw_mode(mode);
     match kind {
@@ -155,7 +155,14 @@ fn make<R: Read>(
     }
     let (uid, gid) = match options.owner {
         Some(owner) => owner,
-        None => (id(entry.header().uid()?)?, id(entry.header().gid()?)?),
+        None => {
+            let header = entry.header();
+            let old = header.as_old();
+            (
+                id(number(header.uid(), &old.uid)?)?,
+                id(number(header.gid(), &old.gid)?)?,
+            )
+        }
     };
     chownat(
         &parent,
@@ -165,13 +172,13 @@ fn make<R: Read>(
         AtFlags::SYMLINK_NOFOLLOW,
     )?;
     if kind == EntryType::Symlink {
-        return set_time(&parent, &name, entry.header().mtime()?);
+        return set_time(&parent, &name, time(entry.header())?);
     }
     // After the owner, for changing that clears the set-id bits. The entry is ours since a moment ago and not a link; should
     // the container have put one there, the kernel refuses.
     set_mode(&parent, &name, raw)?;
     set_attributes(&parent, &name, entry)?;
-    set_time(&parent, &name, entry.header().mtime()?)
+    set_time(&parent, &name, time(entry.header())?)
 }
 
 fn id(number: u64) -> Result<u32> {
@@ -331,6 +338,18 @@ fn set_time(parent: &OwnedFd, name: &Path, seconds: u64) -> Result<()> {
         last_modification: time,
     };
     Ok(utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// A field of a header as it was read; one that holds nothing is zero, as Go's archives have it.
+fn number<T: Default>(read: io::Result<T>, field: &[u8]) -> io::Result<T> {
+    match field.iter().all(|byte| matches!(byte, 0 | b' ')) {
+        true => Ok(T::default()),
+        false => read,
+    }
+}
+
+fn time(header: &tar::Header) -> io::Result<u64> {
+    number(header.mtime(), &header.as_old().mtime)
 }
 
 #[cfg(test)]

@@ -220,6 +220,15 @@ fn tree(mount: &Mount) -> Result<OwnedFd> {
 /// A second mount of the same layers. The kernel takes it for granted that two mounts of one upper directory are not
 /// written at once; the container does not run, and its owner task keeps it so.
 fn overlay(mount: &Mount) -> Result<OwnedFd> {
+    // Kernels before 6.8 refuse layers that come one by one, some of them only when the whole is made; whatever it was, what the
+    // way says that all kernels know is what counts.
+    overlay_by(mount, one_by_one).or_else(|_| overlay_by(mount, by_links))
+}
+
+/// How the lower layers are told; what must stay open until the mount is made.
+type TellLower = fn(&OwnedFd, &[&str]) -> Result<Vec<OwnedFd>>;
+
+fn overlay_by(mount: &Mount, lower: TellLower) -> Result<OwnedFd> {
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let mut attributes = MountAttrFlags::empty();
     let mut opened = Vec::new();
@@ -246,14 +255,16 @@ fn overlay(mount: &Mount) -> Result<OwnedFd> {
     Ok(fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
-/// The lower layers, one call each (since Linux 6.5) or, as the value of one call is bounded, as links to descriptors.
-fn lower(fs: &OwnedFd, layers: &[&str]) -> Result<Vec<OwnedFd>> {
-    let each = layers
-        .iter()
-        .try_for_each(|layer| fsconfig_set_string(fs, "lowerdir+", *layer));
-    if each.is_ok() {
-        return Ok(Vec::new());
+/// The lower layers, one call each.
+fn one_by_one(fs: &OwnedFd, layers: &[&str]) -> Result<Vec<OwnedFd>> {
+    for layer in layers {
+        fsconfig_set_string(fs, "lowerdir+", *layer).during(|| format!("add layer {layer}"))?;
     }
+    Ok(Vec::new())
+}
+
+/// The lower layers in one value, which is bounded, and so as links to descriptors.
+fn by_links(fs: &OwnedFd, layers: &[&str]) -> Result<Vec<OwnedFd>> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let open = |layer: &&str| {
         rustix::fs::open(*layer, flags, Mode::empty()).during(|| format!("open layer {layer}"))
@@ -296,5 +307,38 @@ mod tests {
         assert_eq!(root.follow(Path::new("/up/../x")).unwrap(), Path::new("/x"));
         assert_eq!(root.follow(Path::new("/loop")).unwrap_err(), Errno::LOOP);
         assert!(root.status(Path::new("/")).is_ok());
+    }
+
+    #[test]
+    fn layers_are_mounted_both_ways() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["one", "two", "upper", "work"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            std::fs::write(dir.path().join(name).join(name), name).unwrap();
+        }
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        let mount = Mount {
+            r#type: "overlay".into(),
+            source: "overlay".into(),
+            options: vec![
+                format!("lowerdir={}:{}", at("one"), at("two")),
+                format!("upperdir={}", at("upper")),
+                format!("workdir={}", at("work")),
+            ],
+            ..Mount::default()
+        };
+        // an overlay on an overlay is refused where tests run in a container
+        let Ok(by_links) = overlay_by(&mount, by_links) else {
+            return;
+        };
+        for name in ["one", "two", "upper"] {
+            let file = openat(&by_links, name, OFlags::RDONLY, Mode::empty());
+            assert!(file.is_ok(), "{name}");
+        }
+        drop(by_links);
+        assert!(overlay(&mount).is_ok());
     }
 }

@@ -37,17 +37,30 @@ impl Drop for Context {
 }
 
 impl Context {
-    /// Takes in a context.
-    pub(crate) async fn receive(app: &App, body: Body) -> Result<Self> {
+    /// One without files.
+    pub(super) async fn empty(app: &App) -> Result<Self> {
         let above = app.config.data_root.join(FOLDER);
         let folder = above.join(crate::random::hex(8));
-        let reader = BodyReader::new(body);
         blocking(move || {
             crate::make_private(&folder)?;
-            let context = Self {
+            Ok(Self {
                 root: Root::of_directory(&folder)?,
                 folder,
-            };
+            })
+        })
+        .await
+    }
+
+    /// The path of a file in it, for whoever fills it.
+    pub(super) fn path(&self, file: &Path) -> PathBuf {
+        self.folder.join(file)
+    }
+
+    /// Takes in a context.
+    pub(crate) async fn receive(app: &App, body: Body) -> Result<Self> {
+        let context = Self::empty(app).await?;
+        let reader = BodyReader::new(body);
+        blocking(move || {
             let mut source = BufReader::with_capacity(128 << 10, reader);
             let wrong = |e: std::io::Error| Error::invalid(format!("read the build context: {e}"));
             let start = std::io::BufRead::fill_buf(&mut source).map_err(wrong)?;

@@ -11,17 +11,19 @@
 //!
 //! A step's key says all that it depends on: the image below, the instruction with its variables replaced, the content of
 //! the files that it copies. An image of that name is what the step would make; so the cache has no state of its own, and a
-//! daemon that is killed in a build loses only the step that it was in. When the client goes away, the build is dropped and
-//! its container removed.
+//! daemon that is killed in a build loses only the step that it was in. When the client goes away, or somebody cancels the
+//! build by its name, it is dropped and its container removed.
 
 mod args;
 mod context;
+mod fetch;
 mod from;
 mod options;
 mod parcel;
 mod plan;
 mod prune;
 mod run;
+mod running;
 mod stage;
 mod transfer;
 
@@ -38,6 +40,7 @@ use crate::images::{Image, short};
 pub(crate) use context::sweep_former;
 pub(crate) use options::Options;
 pub(crate) use prune::prune;
+pub(crate) use running::Running;
 
 use args::Args;
 use context::Context;
@@ -69,9 +72,11 @@ pub(crate) async fn build(
     let (mut tell, outcome) = tokio::sync::oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
     let trace = crate::backend::TRACE.try_with(String::clone);
+    let entry = app.builds.enter(&options.build_id);
     let work = async move {
         tokio::select! {
             outcome = work(app, options, body, progress) => Some(outcome),
+            () = entry.cancelled() => Some(Err(Error::internal("the build was cancelled"))),
             () = tell.closed() => None,
         }
         .map(|outcome| tell.send(outcome))

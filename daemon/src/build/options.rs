@@ -13,6 +13,8 @@ use crate::images::reference::Reference;
 /// The wishes.
 #[derive(Debug, Default)]
 pub(crate) struct Options {
+    /// The name by which the build can be cancelled; none where empty.
+    pub(crate) build_id: String,
     /// Path of the Dockerfile in the context.
     pub(crate) dockerfile: String,
     /// Names of the image.
@@ -68,6 +70,7 @@ impl Options {
             );
         }
         Ok(Self {
+            build_id: text("buildid"),
             dockerfile: match params.text("dockerfile") {
                 "" => "Dockerfile".to_owned(),
                 path => path.to_owned(),

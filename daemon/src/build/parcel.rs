@@ -15,7 +15,7 @@ use crate::error::{During, Error, Result};
 use crate::images::Compression;
 
 /// What is to be brought in, and as what.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Parcel {
     pub(super) sources: Vec<PathBuf>,
     pub(super) documents: Vec<Heredoc>,
@@ -25,6 +25,13 @@ pub(super) struct Parcel {
     pub(super) folder: bool,
     /// Whether archives are unpacked.
     pub(super) unpack: bool,
+}
+
+impl Parcel {
+    /// How many sources it has.
+    pub(super) fn count(&self) -> usize {
+        self.sources.len() + self.documents.len()
+    }
 }
 
 /// The paths that a pattern means, in their order; at least one.

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::fetch::{self, Fetched, is_address};
 use super::parcel::{Parcel, find, owner, place, sum};
 use super::run::Temporary;
 use super::stage::{Made, Stage};
@@ -47,47 +48,23 @@ impl Build<'_> {
     ) -> Result<()> {
         let word = if add { "ADD" } else { "COPY" };
         self.upon_something(stage).await?;
-        if add {
-            refuse_addresses(&transfer)?;
-        }
-        let tree = Arc::new(self.tree(stage, transfer.from.as_deref()).await?);
-        let folder = transfer.target.ends_with('/')
-            || transfer.target.ends_with("/.")
-            || transfer.target == ".";
-        let parcel = {
-            let (tree, transfer) = (tree.clone(), transfer.clone());
-            let target = below(&stage.config.working_dir, &transfer.target);
-            let parcel = blocking(move || {
-                let mut sources = Vec::new();
-                for pattern in &transfer.sources {
-                    sources.extend(
-                        find(tree.root(), pattern)
-                            .map_err(|e| e.during(format!("{word} failed")))?,
-                    );
-                }
-                Ok(Parcel {
-                    sources,
-                    documents: transfer.documents,
-                    target,
-                    folder,
-                    unpack: add,
-                })
-            })
-            .await?;
-            Arc::new(parcel)
-        };
-        if parcel.sources.len() + parcel.documents.len() > 1 && !folder {
+        let parcels = Arc::new(self.parcels(stage, &transfer, add).await?);
+        let count: usize = parcels.iter().map(|(_, parcel)| parcel.count()).sum();
+        if count > 1 && !parcels.iter().any(|(_, parcel)| parcel.folder) {
             return Err(Error::invalid(format!(
                 "When using {word} with more than one source file, the destination must be a directory and end with a /"
             )));
         }
         let sum = {
-            let (tree, parcel) = (tree.clone(), parcel.clone());
-            blocking(move || sum(tree.root(), &parcel))
-                .await
-                .map_err(|e| e.during(format!("{word} failed")))?
+            let parcels = parcels.clone();
+            let sums = blocking(move || {
+                let filled = parcels.iter().filter(|(_, parcel)| parcel.count() > 0);
+                let sums = filled.map(|(tree, parcel)| sum(tree.root(), parcel));
+                Ok(sums.collect::<Result<Vec<_>>>()?.join(","))
+            });
+            sums.await.map_err(|e| e.during(format!("{word} failed")))?
         };
-        let kind = match parcel.sources.len() + parcel.documents.len() {
+        let kind = match count {
             1 => "file",
             _ => "multi",
         };
@@ -111,7 +88,9 @@ impl Build<'_> {
                 Some(text) => Some(owner(&root, text)?),
                 None => None,
             };
-            place(tree.root(), &root, &parcel, owner, mode)
+            parcels
+                .iter()
+                .try_for_each(|(tree, parcel)| place(tree.root(), &root, parcel, owner, mode))
         };
         blocking(work)
             .await
@@ -120,6 +99,53 @@ impl Build<'_> {
         self.keep_and_remove(stage, &made, source, container)
             .await?;
         self.say_image(stage).await
+    }
+
+    /// What comes from the context or an image, and what from addresses, each with the tree that it lies in.
+    async fn parcels(
+        &self,
+        stage: &Stage,
+        transfer: &Transfer,
+        add: bool,
+    ) -> Result<Vec<(Arc<Tree>, Parcel)>> {
+        let remote = self.remote(transfer, add).await?;
+        let tree = Arc::new(self.tree(stage, transfer.from.as_deref()).await?);
+        let parcel = Parcel {
+            sources: Vec::new(),
+            documents: Vec::new(),
+            target: below(&stage.config.working_dir, &transfer.target),
+            folder: transfer.target.ends_with('/')
+                || transfer.target.ends_with("/.")
+                || transfer.target == ".",
+            unpack: false,
+        };
+        let (patterns, from) = (transfer.sources.clone(), tree.clone());
+        let found = blocking(move || {
+            let mut sources = Vec::new();
+            for pattern in patterns.iter().filter(|s| !add || !is_address(s)) {
+                sources.extend(find(from.root(), pattern)?);
+            }
+            Ok(sources)
+        });
+        let word = if add { "ADD" } else { "COPY" };
+        let own = Parcel {
+            sources: found
+                .await
+                .map_err(|e| e.during(format!("{word} failed")))?,
+            documents: transfer.documents.clone(),
+            unpack: add,
+            ..parcel.clone()
+        };
+        let mut parcels = vec![(tree, own)];
+        if let Some(remote) = remote {
+            // what was fetched stays as it is, as in Docker
+            let fetched = Parcel {
+                sources: remote.files,
+                ..parcel
+            };
+            parcels.push((Arc::new(Tree::Context(remote.folder)), fetched));
+        }
+        Ok(parcels)
     }
 
     /// Sets the working directory and makes it, if it is not there.
@@ -160,6 +186,35 @@ impl Build<'_> {
         Temporary::create(self.app, config, host, stage).await
     }
 
+    /// The files of ADD that are addresses; none of COPY.
+    async fn remote(&self, transfer: &Transfer, add: bool) -> Result<Option<Fetched>> {
+        let sources = transfer
+            .sources
+            .iter()
+            .filter(|source| add && is_address(source));
+        let addresses: Vec<_> = sources.cloned().collect();
+        let checksum = transfer.checksum.as_deref();
+        let others = transfer.sources.len() + transfer.documents.len() - addresses.len();
+        if checksum.is_some() && others > 0 {
+            return Err(Error::invalid(
+                "checksum can't be specified for non-HTTP(S) sources",
+            ));
+        }
+        let mut git = transfer.sources.iter().filter(|_| add);
+        if let Some(source) = git.find(|source| source.starts_with("git@")) {
+            return Err(Error::unimplemented(format!(
+                "ADD of the repository {source} is not supported"
+            )));
+        }
+        match addresses.is_empty() {
+            true => Ok(None),
+            false => {
+                let fetched = fetch::all(self.app, &addresses, checksum).await;
+                Ok(Some(fetched.map_err(|e| e.during("ADD failed"))?))
+            }
+        }
+    }
+
     /// Where the files come from.
     async fn tree(&self, stage: &Stage, from: Option<&str>) -> Result<Tree> {
         let Some(name) = from else {
@@ -180,22 +235,5 @@ impl Build<'_> {
         let container = self.silent(&other).await?;
         let root = container::root(self.app, &container.handle.record()).await?;
         Ok(Tree::Image(root, container))
-    }
-}
-
-fn refuse_addresses(transfer: &Transfer) -> Result<()> {
-    let remote = |source: &&String| {
-        source.starts_with("http://")
-            || source.starts_with("https://")
-            || source.starts_with("git@")
-    };
-    match transfer.sources.iter().find(remote) {
-        Some(source) => Err(Error::unimplemented(format!(
-            "ADD of the remote address {source} is not supported yet"
-        ))),
-        None if transfer.checksum.is_some() => Err(Error::invalid(
-            "checksum can't be specified for non-HTTP(S) sources",
-        )),
-        None => Ok(()),
     }
 }

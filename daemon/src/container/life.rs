@@ -88,6 +88,7 @@ impl Actor {
                 self.publish();
                 self.persist_or_log().await;
                 self.emit("start", &[]);
+                crate::logs::forward::begin(&self.app, &self.record.id);
                 Ok(())
             }
             // No failure is recorded of what nobody knows to have failed.

@@ -176,7 +176,7 @@ fn stdin(record: &Record, files: &Files) -> String {
 fn stdout(app: &App, record: &Record, files: &Files) -> String {
     let socket = files.socket.to_string_lossy();
     let log = &record.host.log_config;
-    if !crate::logs::is_file(&log.kind) {
+    if !crate::logs::is_kept(&log.kind) {
         return format!("attach://{socket}");
     }
     let path = crate::logs::path(&app.config, &record.id);

@@ -116,7 +116,10 @@ fn health(flags: &[String], text: &str) -> Result<HealthConfig> {
     for flag in flags {
         let wrong = || Error::invalid(format!("invalid HEALTHCHECK option {flag}"));
         let (key, value) = flag.split_once('=').ok_or_else(wrong)?;
-        let nanos = || nanoseconds(value).ok_or_else(wrong);
+        let nanos = || {
+            let read = crate::clock::duration(value).ok_or_else(wrong)?;
+            i64::try_from(read.whole_nanoseconds()).map_err(|_| wrong())
+        };
         match key {
             "--interval" => health.interval = nanos()?,
             "--timeout" => health.timeout = nanos()?,
@@ -141,32 +144,6 @@ fn health(flags: &[String], text: &str) -> Result<HealthConfig> {
         }
     };
     Ok(health)
-}
-
-/// A duration as Go writes it.
-fn nanoseconds(text: &str) -> Option<i64> {
-    let mut rest = text;
-    let mut sum = 0f64;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..end].parse().ok()?;
-        rest = &rest[end..];
-        let end = rest
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(rest.len());
-        sum += number
-            * match &rest[..end] {
-                "h" => 3.6e12,
-                "m" => 6e10,
-                "s" => 1e9,
-                "ms" => 1e6,
-                "us" | "µs" => 1e3,
-                "ns" => 1.0,
-                _ => return None,
-            };
-        rest = &rest[end..];
-    }
-    (!text.is_empty()).then_some(sum as i64)
 }
 
 #[cfg(test)]

@@ -262,8 +262,8 @@ pub(crate) fn until(filters: &Filters) -> Result<Option<i64>> {
     if let Ok(seconds) = text.parse::<f64>() {
         return Ok(Some(seconds as i64));
     }
-    if let Some(ago) = duration(text) {
-        return Ok(Some(now - ago));
+    if let Some(ago) = crate::clock::duration(text) {
+        return Ok(Some(now - ago.whole_seconds()));
     }
     let parsed = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339);
     parsed.map(|t| Some(t.unix_timestamp())).map_err(|_| {
@@ -271,35 +271,6 @@ pub(crate) fn until(filters: &Filters) -> Result<Option<i64>> {
             "invalid filter 'until={text}': neither a time nor a duration"
         ))
     })
-}
-
-/// A duration as Go writes it (`1h30m`), in whole seconds.
-fn duration(text: &str) -> Option<i64> {
-    let mut rest = text;
-    let mut sum = 0.0;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..end].parse().ok()?;
-        rest = &rest[end..];
-        let end = rest
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(rest.len());
-        let unit = match &rest[..end] {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 0.001,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        sum += number * unit;
-        rest = &rest[end..];
-    }
-    Some(sum as i64)
 }
 
 /// Shell patterns where `*` and `?` do not match a slash.
@@ -379,15 +350,6 @@ mod tests {
             ("[", "a", false),
         ] {
             assert_eq!(glob(pattern, text), want, "{pattern} {text}");
-        }
-    }
-
-    #[test]
-    fn durations() {
-        assert_eq!(duration("1h30m"), Some(5400));
-        assert_eq!(duration("90s"), Some(90));
-        for bad in ["", "h", "1", "1x", "1h2"] {
-            assert_eq!(duration(bad), None, "{bad}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! Logs of containers: what options are allowed, and how what the shim wrote is read again.
 //!
-//! The shim writes and rotates the files (json-file); this side only reads, and deletes them with the container.
+//! The shim writes and rotates the files (json-file); this side only reads, passes on, and deletes them with the container.
 
+pub(crate) mod forward;
 pub(crate) mod json_file;
 mod part;
 pub(crate) mod read;
@@ -28,10 +29,15 @@ pub(crate) fn is_file(driver: &str) -> bool {
     matches!(driver, JSON_FILE | LOCAL)
 }
 
+/// Whether the shim writes a file, which those drivers have too that pass the log on.
+pub(crate) fn is_kept(driver: &str) -> bool {
+    is_file(driver) || forward::is_forwarded(driver)
+}
+
 /// How a log is bounded when nobody says: size of a part and number of parts. Docker leaves json-file without a bound.
 pub(crate) fn bound(driver: &str) -> [(&'static str, &'static str); 2] {
     match driver {
-        LOCAL => [("max-size", "20m"), ("max-file", "5")],
+        LOCAL | forward::JOURNALD | forward::SYSLOG => [("max-size", "20m"), ("max-file", "5")],
         _ => [("max-size", "100m"), ("max-file", "3")],
     }
 }
@@ -172,8 +178,28 @@ pub(crate) fn check<'a>(
             "max-buffer-size",
         ],
         "none" => &["mode", "max-buffer-size"],
-        "journald" | "syslog" | "gelf" | "fluentd" | "awslogs" | "splunk" | "etwlogs"
-        | "gcplogs" => {
+        forward::JOURNALD => &[
+            "labels",
+            "labels-regex",
+            "env",
+            "env-regex",
+            "tag",
+            "mode",
+            "max-buffer-size",
+        ],
+        forward::SYSLOG => &[
+            "labels",
+            "labels-regex",
+            "env",
+            "env-regex",
+            "tag",
+            "mode",
+            "max-buffer-size",
+            "syslog-address",
+            "syslog-facility",
+            "syslog-format",
+        ],
+        "gelf" | "fluentd" | "awslogs" | "splunk" | "etwlogs" | "gcplogs" => {
             return Err(Error::unimplemented(format!(
                 "log driver {driver} is not supported yet"
             )));
@@ -190,6 +216,9 @@ pub(crate) fn check<'a>(
             return Err(Error::invalid(format!(
                 "unknown log opt '{key}' for {driver} log driver"
             )));
+        }
+        if driver == forward::SYSLOG {
+            forward::check_syslog(key, value)?;
         }
         let good = match key {
             "max-size" => crate::config::parse_size(value).is_some_and(|n| n > 0) || value == "-1",

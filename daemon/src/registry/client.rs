@@ -112,7 +112,7 @@ impl Registries {
     }
 
     /// Whether a host may be spoken to without a proven identity: this host's own, and those that are configured.
-    fn is_insecure(&self, host: &str) -> bool {
+    pub(super) fn is_insecure(&self, host: &str) -> bool {
         let name = host_name(host);
         let address: Option<IpAddr> = name.parse().ok();
         if name == "localhost" || address.is_some_and(|a| a.is_loopback()) {
@@ -152,6 +152,31 @@ impl Registries {
         Err(failure.unwrap_or_else(|| Error::internal(format!("{reference}: no place to look"))))
     }
 
+    /// All tags of a repository at the first place that has it.
+    pub(crate) async fn tags(
+        &self,
+        reference: &Reference,
+        credentials: &AuthConfig,
+    ) -> Result<Vec<String>> {
+        let auth = auth(credentials)?;
+        let mut failure = None;
+        for place in self.places(&reference.host) {
+            let session = Session::new(place, auth.clone())?;
+            match session.tags(reference).await {
+                Ok(tags) => return Ok(tags),
+                Err(e) => {
+                    let unreachable = matches!(&e, OciDistributionError::RequestError(_));
+                    let try_next = session.place.mirror || unreachable;
+                    failure = Some(translate(reference, &e));
+                    if !try_next {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::internal(format!("{reference}: no place to look"))))
+    }
+
     /// A session with the registry itself, for a push: the first way in which it answers.
     pub(crate) async fn writable(
         &self,
@@ -177,11 +202,16 @@ impl Registries {
     }
 }
 
+/// Says which cryptography all clients of this process have.
+pub(crate) fn prepare_tls() {
+    static PROVIDER: Once = Once::new();
+    // An earlier installation is as good.
+    PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+}
+
 impl Session {
     fn new(place: Place, auth: RegistryAuth) -> Result<Self> {
-        static PROVIDER: Once = Once::new();
-        // An earlier installation is as good.
-        PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+        prepare_tls();
         let config = ClientConfig {
             protocol: if place.plain {
                 ClientProtocol::Http
@@ -227,6 +257,28 @@ impl Session {
             name.set_mirror_registry(self.place.host.clone());
         }
         name
+    }
+
+    /// All tags, page by page.
+    async fn tags(&self, reference: &Reference) -> Result<Vec<String>, OciDistributionError> {
+        const PAGE: usize = 100;
+        let name = self.name(reference);
+        let mut tags: Vec<String> = Vec::new();
+        loop {
+            let last = tags.last().cloned();
+            let page = self
+                .client
+                .list_tags(&name, &self.auth, Some(PAGE), last.as_deref())
+                .await?
+                .tags;
+            let whole = page.len() < PAGE || page.last() == last.as_ref();
+            tags.extend(page);
+            if whole {
+                tags.sort();
+                tags.dedup();
+                return Ok(tags);
+            }
+        }
     }
 
     /// The manifest or index, with its digest.
@@ -300,19 +352,7 @@ pub(super) fn translate(reference: &Reference, error: &OciDistributionError) -> 
         | OciDistributionError::ServerError {
             code: 401 | 403, ..
         } => denied(),
-        other => {
-            let mut text = other.to_string();
-            let mut cause = std::error::Error::source(other);
-            while let Some(inner) = cause {
-                let inner_text = inner.to_string();
-                if !text.contains(&inner_text) {
-                    text.push_str(": ");
-                    text.push_str(&inner_text);
-                }
-                cause = inner.source();
-            }
-            Error::internal(format!("{shown}: {text}"))
-        }
+        other => Error::internal(format!("{shown}: {}", super::causes(other))),
     }
 }
 

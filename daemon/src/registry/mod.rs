@@ -13,12 +13,28 @@ mod ask;
 mod client;
 mod pull;
 mod push;
+mod search;
 
 use proto::engine::AuthConfig;
 
 use crate::error::{Error, Result};
 
-pub(crate) use client::Registries;
+pub(crate) use client::{Registries, prepare_tls};
+pub(crate) use search::Wanted as SearchWanted;
+
+/// An error with all that led to it, but for what its own text says already.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let more = inner.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = inner.source();
+    }
+    text
+}
 
 /// Reads the header `X-Registry-Auth`: JSON in base64, in either alphabet. Empty and `{}` are nobody.
 pub(crate) fn credentials(header: &str) -> Result<AuthConfig> {

@@ -14,6 +14,7 @@
 //! is written, [`Pins`] stand for it.
 
 mod directory;
+mod long;
 pub(crate) mod populate;
 pub(crate) mod request;
 pub(crate) mod runtime;

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proto::engine::{HostConfig, Mount as MountRequest, Set};
+use proto::engine::{HostConfig, Set};
 use serde::{Deserialize, Serialize};
 
-use super::tmpfs::{merge_tmpfs, tmpfs};
+use super::tmpfs::tmpfs;
 
 /// Why a mount request is refused. The wording of the frequent ones is Docker's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -126,7 +126,7 @@ pub(crate) fn collect(
         explicit.push(bind(text, &host.volume_driver)?);
     }
     for request in host.mounts.iter().flatten() {
-        explicit.push(mount(request)?);
+        explicit.push(super::long::mount(request)?);
     }
     for (destination, options) in &host.tmpfs {
         explicit.push(tmpfs(destination, options)?);
@@ -250,115 +250,6 @@ fn bind(text: &str, driver: &str) -> Result<Mount, MountError> {
         }
     }
     Ok(made)
-}
-
-/// One `--mount`.
-fn mount(request: &MountRequest) -> Result<Mount, MountError> {
-    let wrong = |why: &str| MountError::Config {
-        kind: request.kind.clone(),
-        why: why.to_owned(),
-    };
-    if request.target.is_empty() {
-        return Err(wrong("field Target must not be empty"));
-    }
-    let destination = clean_destination(&request.target, &request.target)?;
-    let source = match request.kind.as_str() {
-        "bind" => {
-            if request.source.is_empty() {
-                return Err(wrong("field Source must not be empty"));
-            }
-            if !request.source.starts_with('/') {
-                return Err(wrong(&format!(
-                    "invalid mount path: '{}' mount path must be absolute",
-                    request.source
-                )));
-            }
-            if request.volume_options.is_some() || request.tmpfs_options.is_some() {
-                return Err(wrong("options of another mount type are given"));
-            }
-            let options = request.bind_options.clone().unwrap_or_default();
-            if !matches!(
-                options.propagation.as_str(),
-                "" | "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave"
-            ) {
-                return Err(wrong(&format!(
-                    "invalid propagation mode: {}",
-                    options.propagation
-                )));
-            }
-            Source::Bind {
-                path: clean(&request.source),
-                create: options.create_mountpoint,
-                recursive: !options.non_recursive,
-                propagation: options.propagation,
-            }
-        }
-        "volume" => {
-            if request.bind_options.is_some() || request.tmpfs_options.is_some() {
-                return Err(wrong("options of another mount type are given"));
-            }
-            if !request.source.is_empty() {
-                check_volume_name(&request.source)?;
-            }
-            let options = request.volume_options.clone().unwrap_or_default();
-            if options.subpath.starts_with('/') || options.subpath.split('/').any(|p| p == "..") {
-                return Err(wrong("subpath must be a relative path within the volume"));
-            }
-            let driver = options.driver_config.unwrap_or_default();
-            Source::Volume {
-                anonymous: request.source.is_empty(),
-                name: request.source.clone(),
-                driver: driver.name,
-                options: driver.options,
-                labels: options.labels,
-                no_copy: options.no_copy,
-                subpath: options.subpath,
-            }
-        }
-        "tmpfs" => {
-            if !request.source.is_empty() {
-                return Err(wrong("field Source must not be specified"));
-            }
-            if request.bind_options.is_some() || request.volume_options.is_some() {
-                return Err(wrong("options of another mount type are given"));
-            }
-            let given = request.tmpfs_options.clone().unwrap_or_default();
-            let mut options = Vec::new();
-            if given.size_bytes < 0 {
-                return Err(wrong("size must not be negative"));
-            }
-            if given.size_bytes > 0 {
-                options.push(format!("size={}", given.size_bytes));
-            }
-            if given.mode != 0 {
-                options.push(format!("mode={:o}", given.mode));
-            }
-            options.extend(given.options.iter().map(|pair| pair.join("=")));
-            Source::Tmpfs {
-                options: merge_tmpfs(options),
-                listed: true,
-            }
-        }
-        "image" | "npipe" | "cluster" => {
-            return Err(wrong("this mount type is not supported"));
-        }
-        other => {
-            return Err(MountError::Config {
-                kind: other.to_owned(),
-                why: format!("mount type unknown: {other:?}"),
-            });
-        }
-    };
-    let mode = match &source {
-        Source::Volume { .. } => "z".to_owned(),
-        _ => String::new(),
-    };
-    Ok(Mount {
-        destination,
-        read_only: request.read_only,
-        mode,
-        source,
-    })
 }
 
 #[derive(Default)]

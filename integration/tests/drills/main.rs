@@ -4,15 +4,19 @@
 //! Each has a sample that fits an everyday run; `LITE_DRILL=full` runs what is promised. A random one prints its seed and takes
 //! one by `LITE_SEED`.
 
+mod aftermath;
 mod exits;
+mod listener;
 mod logs;
 mod lost;
+mod many;
 mod meter;
 mod model;
 mod random;
 mod scale;
 mod storm;
 mod stuck;
+mod vanish;
 
 /// Whether the promised sizes are wanted.
 fn full() -> bool {
