@@ -71,6 +71,7 @@ pub(crate) struct ConfigFile {
     pub(crate) images_format: String,
     pub(crate) networks_format: String,
     pub(crate) volumes_format: String,
+    pub(crate) plugins_format: String,
     pub(crate) stats_format: String,
     pub(crate) detach_keys: String,
     pub(crate) creds_store: String,

@@ -1,12 +1,14 @@
 //! The containerd below: one gRPC channel over its unix socket, and a client for each service.
 //!
 //! Every call carries the namespace, the trace of the request that caused it, and, within a lease, its id. The channel
-//! connects on first use and again after the other side went away; a call made meanwhile fails as unavailable. Deadlines are
-//! the caller's: [`within`] gives one to a call.
+//! connects on first use and again after the other side went away. A call made meanwhile waits for a containerd-lite that the
+//! daemon itself starts again, and fails as unavailable where somebody else has to. Deadlines are the caller's: [`within`]
+//! gives one to a call.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use hyper_util::rt::TokioIo;
 use proto::containerd::services::containers::v1::containers_client::ContainersClient;
 use proto::containerd::services::content::v1::content_client::ContentClient;
 use proto::containerd::services::diff::v1::diff_client::DiffClient;
@@ -18,10 +20,11 @@ use proto::containerd::services::snapshots::v1::snapshots_client::SnapshotsClien
 use proto::containerd::services::tasks::v1::tasks_client::TasksClient;
 use proto::containerd::services::version::v1::version_client::VersionClient;
 use proto::error::ErrorKind;
+use tokio::net::UnixStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::error::{Error, Result};
 
@@ -89,15 +92,23 @@ macro_rules! client {
 }
 
 impl Backend {
-    /// A handle of the containerd at `address`; nothing is connected yet.
-    pub(crate) fn new(address: &Path, namespace: &str, snapshotter: &str) -> Result<Self> {
+    /// A handle of the containerd at `address`; nothing is connected yet. A connection is tried for `patience` while nobody
+    /// listens there.
+    pub(crate) fn new(
+        address: &Path,
+        patience: Duration,
+        namespace: &str,
+        snapshotter: &str,
+    ) -> Result<Self> {
         proto::ids::validate(namespace)
             .map_err(|e| Error::invalid(format!("containerd namespace: {e}")))?;
-        let channel = Endpoint::from_shared(format!("unix://{}", address.display()))
-            .map_err(|e| Error::invalid(format!("containerd address {}: {e}", address.display())))?
-            .connect_timeout(Duration::from_secs(5))
+        let place = address.to_owned();
+        let channel = Endpoint::from_static("http://localhost")
+            .connect_timeout(patience + Duration::from_secs(5))
             .http2_keep_alive_interval(Duration::from_secs(30))
-            .connect_lazy();
+            .connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+                connect(place.clone(), patience)
+            }));
         let text = namespace
             .parse()
             .map_err(|_| Error::invalid(format!("containerd namespace {namespace:?}")))?;
@@ -188,6 +199,23 @@ impl Lease {
             Ok(_) => Ok(()),
             Err(e) if e.is_not_found() => Ok(()),
             Err(e) => Err(e.during(format!("delete lease {}", self.id))),
+        }
+    }
+}
+
+/// Connects to a socket that may be about to appear.
+async fn connect(address: PathBuf, patience: Duration) -> std::io::Result<TokioIo<UnixStream>> {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    let start = Instant::now();
+    loop {
+        match UnixStream::connect(&address).await {
+            Err(e)
+                if matches!(e.kind(), ConnectionRefused | NotFound)
+                    && start.elapsed() < patience =>
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            connected => return connected.map(TokioIo::new),
         }
     }
 }

@@ -267,13 +267,14 @@ async fn run(config: Config, flags: &Flags, level: &reload::LogLevel) -> Result<
 
 /// Builds the parts.
 async fn build(config: Config, own: Option<&supervise::Place>) -> Result<Arc<App>> {
-    let address = match (&config.containerd, own) {
-        (Some(given), _) => given.clone(),
-        (None, Some(place)) => place.address(),
+    let (address, patience) = match (&config.containerd, own) {
+        (Some(given), _) => (given.clone(), std::time::Duration::ZERO),
+        // Its own one is started again whenever it is not there.
+        (None, Some(place)) => (place.address(), backend::QUICK),
         (None, None) => return Err(Error::internal("no containerd is named")),
     };
     let db = Db::open(&config.records())?;
-    let backend = Backend::new(&address, &config.namespace, &config.snapshotter)?;
+    let backend = Backend::new(&address, patience, &config.namespace, &config.snapshotter)?;
     let instance = instance(&db).await?;
     Ok(Arc::new(App {
         events: events::Events::new(),

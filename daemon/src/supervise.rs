@@ -154,6 +154,12 @@ pub(crate) async fn ended(process: OwnedFd) -> Result<()> {
         .map_err(|_| Error::internal("watch containerd-lite: the watcher has gone"))
 }
 
+/// Whether the process has ended already.
+pub(crate) fn has_ended(process: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(n) if n > 0)
+}
+
 /// The process that holds the lock, if there is one.
 pub(crate) fn find(lock: &Path) -> Result<Option<OwnedFd>> {
     Ok(find_pid(lock)?.map(|(_, process)| process))

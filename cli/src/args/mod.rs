@@ -129,6 +129,9 @@ pub(crate) enum Verb {
     /// Manage networks
     #[command(subcommand)]
     Network(verb::network::Verb),
+    /// Manage the plugins of the daemon
+    #[command(subcommand)]
+    Plugin(verb::plugin::Verb),
     /// Manage volumes
     #[command(subcommand)]
     Volume(verb::volume::Verb),

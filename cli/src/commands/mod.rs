@@ -30,6 +30,7 @@ pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod network;
 pub(crate) mod pause;
+pub(crate) mod plugin;
 pub(crate) mod port;
 pub(crate) mod prune;
 pub(crate) mod ps;
@@ -163,6 +164,7 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome {
         Verb::Container(verb) => container(session, verb).await,
         Verb::Image(verb) => image(session, verb).await,
         Verb::Network(verb) => network::run(session, verb).await,
+        Verb::Plugin(verb) => plugin::run(session, verb).await,
         Verb::Volume(verb) => volume::run(session, verb).await,
         Verb::Stack(verb) => stack::run(session, verb).await,
         Verb::System(verb) => system(session, verb).await,

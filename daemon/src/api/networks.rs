@@ -12,6 +12,8 @@ use proto::engine::{
     NetworkConnect, NetworkCreate, NetworkCreated, NetworkDisconnect, NetworksPruned,
 };
 
+use proto::error::ErrorKind;
+
 use super::request::Json;
 use super::{Params, json, ok};
 use crate::App;
@@ -105,7 +107,15 @@ async fn disconnect(
     Path(name): Path<String>,
     Json(body): Json<NetworkDisconnect>,
 ) -> Result<Response> {
-    let (record, handle) = pair(&app, &name, &body.container).await?;
+    let found = pair(&app, &name, &body.container).await;
+    // By force Docker removes what a container that is gone has left on the network; of ours none leaves anything.
+    let (record, handle) =
+        found.map_err(|e| match body.force && e.kind() == ErrorKind::NotFound {
+            true if app.network.record(&name).is_some() => {
+                Error::not_found(format!("endpoint {} not found", body.container))
+            }
+            _ => e,
+        })?;
     let network = record.clone();
     handle
         .ask(|reply| Command::Disconnect { network, reply })

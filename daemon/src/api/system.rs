@@ -15,10 +15,12 @@ use proto::engine::{
     SystemInfo, SystemVersion,
 };
 
+use super::Params;
 use crate::App;
 use crate::backend::within;
 use crate::container::state::State as Life;
 use crate::container::{start, stats};
+use crate::error::Result;
 
 /// The routes of this noun.
 pub(crate) fn routes() -> Router<Arc<App>> {
@@ -159,8 +161,9 @@ pub(crate) fn arch() -> &'static str {
 /// How long an answer about ourselves waits for the program below.
 const PATIENCE: std::time::Duration = std::time::Duration::from_millis(300);
 
-async fn plugins() -> Response {
-    super::ok(&Vec::<()>::new())
+async fn plugins(params: Params) -> Result<Response> {
+    params.filters(&["capability", "enabled"])?;
+    Ok(super::ok(&Vec::<()>::new()))
 }
 
 async fn info(State(app): State<Arc<App>>) -> Response {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
 };
+use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::packet;
 use super::protocol::{Answer, Message, Table, VERSION, difference};
@@ -123,9 +124,14 @@ impl Helper {
     /// A connection to the helper, which is started if there is none.
     async fn connected(&self) -> Result<Arc<OwnedFd>> {
         let start = Instant::now();
+        // One that is on its way to the lock is waited for, however slow the machine is: a second one could only find it taken.
+        let mut coming: Option<OwnedFd> = None;
         loop {
-            if supervise::find(&self.lock_file())?.is_none() {
-                self.start()?;
+            let on_its_way = coming
+                .as_ref()
+                .is_some_and(|process| !supervise::has_ended(process));
+            if !on_its_way && supervise::find(&self.lock_file())?.is_none() {
+                coming = Some(self.start()?);
             }
             match open(&self.socket()) {
                 Ok(socket) => return Ok(Arc::new(socket)),
@@ -139,14 +145,17 @@ impl Helper {
     }
 
     /// Starts one; it takes the lock, or ends if another one has it.
-    fn start(&self) -> Result<()> {
+    fn start(&self) -> Result<OwnedFd> {
         crate::make_private(&self.dir)?;
         let program = supervise::own_program()?;
         let arguments = [super::WORD.into(), self.socket().into_os_string()];
         let log = self.dir.join("net.log");
         let child = supervise::spawn_detached(&self.lock_file(), &program, &arguments, &log)?;
         tracing::info!(pid = child.id(), "started dockerd-lite net");
-        supervise::reap(child, "net-end")
+        let pid = rustix::process::Pid::from_child(&child);
+        let process = pidfd_open(pid, PidfdFlags::empty()).during(|| "watch dockerd-lite net")?;
+        supervise::reap(child, "net-end")?;
+        Ok(process)
     }
 
     /// Keeps one alive from now on, if there is anything for it to do: a dead one is replaced at once.

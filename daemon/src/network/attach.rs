@@ -231,7 +231,7 @@ impl Inner {
             network: record.id.clone(),
             name: record.name.clone(),
             interface: match wish.interface.as_str() {
-                "" => free_interface(others),
+                "" => free_interface(options::interface_prefix(record), others),
                 given => given.to_owned(),
             },
             veth: match bridged {
@@ -388,10 +388,10 @@ fn gateway_of(record: &Record, subnet: ipam::Subnet) -> Option<IpAddr> {
 }
 
 /// The first name that no other interface of the container has.
-fn free_interface(others: &[Endpoint]) -> String {
+fn free_interface(prefix: &str, others: &[Endpoint]) -> String {
     let taken = |name: &String| others.iter().any(|other| other.interface == *name);
     (0..=others.len())
-        .map(|n| format!("eth{n}"))
+        .map(|n| format!("{prefix}{n}"))
         .find(|name| !taken(name))
-        .unwrap_or_else(|| format!("eth{}", others.len()))
+        .unwrap_or_else(|| format!("{prefix}{}", others.len()))
 }

@@ -84,15 +84,25 @@ pub(super) async fn make(handle: &Handle, name: &str, mac: [u8; 6]) -> Result<bo
 /// two, in which nobody from outside reaches a container.
 const LINK_LOCAL: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
-/// Sets the bridge up with these addresses and no others, but for link-local ones.
+/// What a bridge shall have.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted<'a> {
+    /// Its addresses; others are taken away, but for link-local ones.
+    pub(super) addresses: &'a [(IpAddr, u8)],
+    /// Its addresses of IPv4 are the operator's affair.
+    pub(super) leaves_v4: bool,
+    /// Largest packet, or 0 for the kernel's default.
+    pub(super) mtu: u32,
+}
+
+/// Sets the bridge up so.
 pub(super) async fn configure(
     handle: &Handle,
     name: &str,
     index: u32,
-    wanted: &[(IpAddr, u8)],
-    mtu: u32,
+    wanted: &Wanted<'_>,
 ) -> Result<()> {
-    let mut missing = wanted.to_vec();
+    let mut missing = wanted.addresses.to_vec();
     if missing.iter().any(|(address, _)| address.is_ipv6()) {
         missing.push((LINK_LOCAL.into(), 64));
     }
@@ -101,7 +111,11 @@ pub(super) async fn configure(
             missing.remove(at);
             continue;
         }
-        if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+        let kept = match address {
+            IpAddr::V4(_) => wanted.leaves_v4,
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        };
+        if kept {
             continue;
         }
         let gone = handle.address().del(message).execute().await;
@@ -121,8 +135,8 @@ pub(super) async fn configure(
             .during(|| format!("give {name} the address {address}/{bits}"))?;
     }
     let mut message = LinkUnspec::new_with_index(index).up();
-    if mtu > 0 {
-        message = message.mtu(mtu);
+    if wanted.mtu > 0 {
+        message = message.mtu(wanted.mtu);
     }
     let set = handle.link().set(message.build()).execute();
     set.await

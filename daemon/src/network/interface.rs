@@ -86,7 +86,9 @@ pub(super) async fn add(link: &Link, host: &Handle, inside: &Handle, namespace: 
         sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "0");
     }
     for (key, value) in &link.sysctls {
-        let path = format!("/proc/sys/net/{}", key.replace("IFNAME", name));
+        // docker's command line makes small letters of it.
+        let key = key.replace("IFNAME", name).replace("ifname", name);
+        let path = format!("/proc/sys/net/{key}");
         std::fs::write(&path, value).during(|| format!("write {value} to {path}"))?;
     }
     for (address, bits) in &link.addresses {

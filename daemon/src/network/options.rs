@@ -166,9 +166,23 @@ pub(super) fn gateways(record: &Record) -> Vec<(IpAddr, u8)> {
             let subnet: Subnet = config.subnet.parse().ok()?;
             let gateway: IpAddr = config.gateway.parse().ok()?;
             let isolated = record.gateway_mode(gateway.is_ipv6()) == Gateway::Isolated;
-            (!isolated).then_some((gateway, subnet.bits()))
+            let inhibited = gateway.is_ipv4() && inhibits_v4(record);
+            (!isolated && !inhibited).then_some((gateway, subnet.bits()))
         })
         .collect()
+}
+
+/// Whether the operator gives the bridge its address of IPv4.
+pub(super) fn inhibits_v4(record: &Record) -> bool {
+    record.flag("com.docker.network.bridge.inhibit_ipv4", false)
+}
+
+/// What the names of a network's interfaces in containers begin with.
+pub(super) fn interface_prefix(record: &Record) -> &str {
+    record
+        .option("com.docker.network.container_iface_prefix")
+        .filter(|prefix| !prefix.is_empty())
+        .unwrap_or("eth")
 }
 
 /// What the rules of a bridge depend on.
@@ -189,6 +203,13 @@ pub(super) fn bridge(record: &Record) -> Bridge {
         .into_iter()
         .filter_map(address)
         .collect(),
+        trusted: record
+            .option("com.docker.network.bridge.trusted_host_interfaces")
+            .iter()
+            .flat_map(|names| names.split(':'))
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect(),
     }
 }
 
@@ -249,14 +270,34 @@ pub(super) fn check(record: &Record) -> Result<()> {
             "host_ipv6" if value.parse::<std::net::Ipv6Addr>().is_err() => {
                 return bad("is not an IPv6 address");
             }
-            "bridge.name" => {
-                let fine = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
-                if value.is_empty() || value.len() > 15 || !value.chars().all(fine) {
-                    return bad("cannot be an interface's name");
-                }
+            "bridge.name" if !can_name(value, 15) => {
+                return bad("cannot be an interface's name");
+            }
+            // A number follows it.
+            "container_iface_prefix" if !can_name(value, 12) => {
+                return bad("cannot begin an interface's name");
+            }
+            "bridge.trusted_host_interfaces"
+                if !value.split(':').all(|name| can_name(name, 15)) =>
+            {
+                return bad("are not names of interfaces with colons between them");
+            }
+            "macvlan_mode"
+                if !["bridge", "private", "vepa", "passthru"].contains(&value.as_str()) =>
+            {
+                return bad("is none of bridge, private, vepa and passthru");
+            }
+            "ipvlan_mode" if !["l2", "l3", "l3s"].contains(&value.as_str()) => {
+                return bad("is none of l2, l3 and l3s");
             }
             _ => {}
         }
     }
     Ok(())
+}
+
+/// Whether an interface can have this name, or one that begins so.
+fn can_name(text: &str, longest: usize) -> bool {
+    let fine = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
+    !text.is_empty() && text.len() <= longest && text.chars().all(fine)
 }

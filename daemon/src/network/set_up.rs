@@ -153,9 +153,12 @@ impl Inner {
                 self.db.put(KIND, BRIDGE, &now).await?;
             }
             let now = options::with_settings(now, &self.settings);
-            let addresses = [(gateway, subnet.bits())];
-            let mtu = self.settings.mtu;
-            bridge::configure(handle, &name, link.index, &addresses, mtu).await?;
+            let wanted = bridge::Wanted {
+                addresses: &[(gateway, subnet.bits())],
+                leaves_v4: false,
+                mtu: self.settings.mtu,
+            };
+            bridge::configure(handle, &name, link.index, &wanted).await?;
             return Ok((Arc::new(now), link.index));
         }
         Err(Error::conflict(
@@ -252,9 +255,12 @@ async fn user_bridge(handle: &rtnetlink::Handle, record: &Record) -> Result<u32>
                 record.name
             ))
         })?;
-    let addresses = options::gateways(record);
-    let mtu = mtu(record);
-    bridge::configure(handle, name, link.index, &addresses, mtu).await?;
+    let wanted = bridge::Wanted {
+        addresses: &options::gateways(record),
+        leaves_v4: options::inhibits_v4(record),
+        mtu: mtu(record),
+    };
+    bridge::configure(handle, name, link.index, &wanted).await?;
     Ok(link.index)
 }
 

@@ -1,9 +1,9 @@
 //! Who reaches whom: only what Docker lets through.
 
 use anyhow::{Result, ensure};
-use integration::outside::HOST;
+use integration::outside::{HOST, HOST6};
 
-use crate::rig::{Rig, cut_off, fetch, reaches};
+use crate::rig::{Rig, cut_off, fetch, in_proc, knock, reaches};
 
 #[test]
 fn networks_are_kept_apart() -> Result<()> {
@@ -36,40 +36,34 @@ fn networks_are_kept_apart() -> Result<()> {
         }
     }
     // All at once: those that are cut off take their time.
-    let probes: String = servers
-        .iter()
-        .map(|(_, address)| format!("(echo {address}=$({})) & ", fetch(address, 80)))
-        .collect();
-    let script = format!("{probes} wait");
-    for from in networks {
-        let out = rig.exec(&format!("c-{from}"), &script)?.stdout;
+    let probes = |reached: &dyn Fn(&str) -> bool| -> String {
+        let probe = |(to, address): &(&str, String)| {
+            let client = if reached(to) { fetch } else { knock };
+            format!("(echo {address}=$({})) & ", client(address, 80))
+        };
+        servers.iter().map(probe).chain(["wait".into()]).collect()
+    };
+    let says = |from: &str, out: &str, reached: &dyn Fn(&str) -> bool| {
         for (to, address) in &servers {
-            let wanted = match from == *to && from != "quiet" {
+            let wanted = match reached(to) {
                 true => format!("{address}=s-{to}"),
                 false => format!("{address}="),
             };
-            ensure!(
-                out.lines().any(|l| l == wanted),
-                "from {from} to {to}: {wanted:?} in {out}"
-            );
+            let said = out.lines().any(|line| line == wanted);
+            ensure!(said, "from {from} to {to}: {wanted:?} in {out}");
         }
+        Ok(())
+    };
+    for from in networks {
+        let reached = |to: &str| from == to && from != "quiet";
+        let out = rig.exec(&format!("c-{from}"), &probes(&reached))?.stdout;
+        says(from, &out, &reached)?;
     }
     // Nothing of it is published: from outside no address says anything. The host reaches all of them.
-    let out = rig.outside.sh(&script)?.stdout;
-    for (_, address) in &servers {
-        ensure!(
-            out.lines().any(|l| l == format!("{address}=")),
-            "from outside: {out}"
-        );
-    }
-    let out = rig.host(&script)?.stdout;
-    for (to, address) in &servers {
-        let wanted = format!("{address}=s-{to}");
-        ensure!(
-            out.lines().any(|l| l == wanted),
-            "from the host: {wanted} in {out}"
-        );
-    }
+    let out = rig.outside.sh(&probes(&|_| false))?.stdout;
+    says("outside", &out, &|_| false)?;
+    let out = rig.host(&probes(&|_| true))?.stdout;
+    says("the host", &out, &|_| true)?;
     // An internal network has no way out, not even for one who makes himself a route.
     let inner = rig.address("c-inner", "inner")?;
     let gateway = inner
@@ -83,7 +77,7 @@ fn networks_are_kept_apart() -> Result<()> {
     let quiet = rig.address("s-quiet", "quiet")?;
     let script = format!(
         "gw=$(ip route | sed -n 's/default via \\([0-9.]*\\).*/\\1/p'); ip route add {quiet}/32 via $gw; {}",
-        fetch(&quiet, 80)
+        knock(&quiet, 80)
     );
     cut_off(rig.exec("c-quiet", &script))?;
     rig.stop()
@@ -97,7 +91,10 @@ fn published_is_reached_and_nothing_else() -> Result<()> {
     rig.lite("network create quiet -o com.docker.network.bridge.enable_icc=false")?;
     rig.lite("network create routed --ipv6 -o com.docker.network.bridge.gateway_mode_ipv4=routed -o com.docker.network.bridge.gateway_mode_ipv6=routed")?;
     rig.lite("network create bare -o com.docker.network.bridge.gateway_mode_ipv4=nat-unprotected")?;
-    rig.server("web", "--network a -p 8080:80 -p 127.0.0.1:8081:80")?;
+    rig.server(
+        "web",
+        "--network a -p 8080:80 -p 127.0.0.1:8081:80 -p [::1]:8084:80",
+    )?;
     rig.server("inner", "--network inner -p 8082:80")?;
     rig.server("quiet", "--network quiet -p 8083:80")?;
     rig.server("routed", "--network routed -p 80")?;
@@ -107,22 +104,29 @@ fn published_is_reached_and_nothing_else() -> Result<()> {
     reaches(rig.exec("cb", &fetch(HOST, 8080)), "web")?;
     reaches(rig.exec("cq", &fetch(HOST, 8083)), "quiet")?;
     // What is published on the host's loopback is not reached by a route to it either.
-    cut_off(rig.exec("cb", &fetch(HOST, 8081)))?;
+    cut_off(rig.exec("cb", &knock(HOST, 8081)))?;
     let script = format!(
         "echo 1 >/proc/sys/net/ipv4/conf/wire/route_localnet; ip link set lo down; ip route add 127.0.0.1/32 via {HOST}; {}; \
          ip route del 127.0.0.1/32; ip link set lo up",
-        fetch("127.0.0.1", 8081)
+        knock("127.0.0.1", 8081)
     );
     cut_off(rig.outside.sh(&script))?;
+    // Nor is what is published on that of IPv6.
+    let script = format!(
+        "ip link set lo down; ip -6 route add ::1/128 via {HOST6}; {}; ip -6 route del ::1/128; ip link set lo up",
+        knock("::1", 8084)
+    );
+    cut_off(rig.outside.sh(&script))?;
+    reaches(rig.host(&fetch("::1", 8084)), "web")?;
     // An internal network publishes nothing.
-    cut_off(rig.outside.sh(&fetch(HOST, 8082)))?;
+    cut_off(rig.outside.sh(&knock(HOST, 8082)))?;
     // A routed one is reached at its own addresses, at the published port alone; a bare one at any.
     let routed = rig.address("routed", "routed")?;
     reaches(rig.outside.sh(&fetch(&routed, 80)), "routed")?;
     let routed6 = rig.settings("routed", "routed", "GlobalIPv6Address")?;
     reaches(rig.outside.sh(&fetch(&routed6, 80)), "routed")?;
     rig.exec("routed", "nc -ll -p 81 -e echo hidden >/dev/null 2>&1 &")?;
-    cut_off(rig.outside.sh(&fetch(&routed, 81)))?;
+    cut_off(rig.outside.sh(&knock(&routed, 81)))?;
     let bare = rig.address("bare", "bare")?;
     reaches(rig.outside.sh(&fetch(&bare, 80)), "bare")?;
     // A packet that claims to come from a container's network comes from the wire all the same.
@@ -133,15 +137,22 @@ fn published_is_reached_and_nothing_else() -> Result<()> {
         .unwrap_or_default();
     let script = format!(
         "ip addr add {spoof}/32 dev wire; ip route add {web}/32 via {HOST} src {spoof}; {}; ip addr del {spoof}/32 dev wire; ip route del {web}/32",
-        fetch(&web, 80)
+        knock(&web, 80)
     );
     rig.outside.sh(&script)?;
     let seen = rig.exec("web", "cat /proc/net/tcp /proc/net/tcp6")?.stdout;
-    let octets: Vec<u8> = spoof.split('.').filter_map(|o| o.parse().ok()).collect();
-    let hex: String = octets.iter().rev().map(|o| format!("{o:02X}")).collect();
     ensure!(
-        !seen.contains(&hex),
+        !seen.contains(&in_proc(&spoof)),
         "a connection of {spoof} is known: {seen}"
     );
+    // The same by IPv6.
+    let routed6 = rig.settings("routed", "routed", "GlobalIPv6Address")?;
+    let network = routed6.rsplit_once(':').map_or("", |(net, _)| net);
+    let script = format!(
+        "ip addr add {network}:c8/128 dev wire nodad; ip -6 route add {routed6}/128 via {HOST6} src {network}:c8; {}; \
+         ip addr del {network}:c8/128 dev wire; ip -6 route del {routed6}/128",
+        knock(&routed6, 80)
+    );
+    cut_off(rig.outside.sh(&script))?;
     rig.stop()
 }

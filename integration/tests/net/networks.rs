@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use integration::eventually;
 use integration::leaks::Census;
 
-use crate::rig::{Rig, SOON, cut_off, fetch, reaches};
+use crate::rig::{Rig, SOON, cut_off, fetch, knock, reaches};
 
 #[test]
 fn a_users_network_from_making_to_removal() -> Result<()> {
@@ -144,7 +144,7 @@ fn running_containers_join_and_leave() -> Result<()> {
     );
     let hosts = rig.exec("web", "cat /etc/hosts")?.stdout;
     ensure!(!hosts.contains("10.78.0.77"), "{hosts}");
-    cut_off(rig.exec("peer", &fetch("10.78.0.77", 80)))?;
+    cut_off(rig.exec("peer", &knock("10.78.0.77", 80)))?;
     before.flat_within(SOON)?;
     // The default route goes with its network, and comes back by another one.
     rig.lite("network connect two web")?;

@@ -1,10 +1,10 @@
 //! Published ports, from every side that they can be reached from.
 
 use anyhow::{Result, ensure};
-use integration::outside::{HOST, HOST6};
+use integration::outside::{HOST, HOST6, OUTSIDE};
 use integration::stack::NET;
 
-use crate::rig::{Rig, cut_off, fetch, reaches};
+use crate::rig::{Rig, cut_off, fetch, knock, reaches};
 
 #[test]
 fn a_port_is_reached_from_everywhere() -> Result<()> {
@@ -18,7 +18,7 @@ fn a_port_is_reached_from_everywhere() -> Result<()> {
     reaches(rig.outside.sh(&fetch(HOST, 8090)), "low")?;
     // IPv6 of the host leads to a container that has none.
     reaches(rig.host(&fetch("::1", 8090)), "low")?;
-    cut_off(rig.outside.sh(&fetch(HOST, 8081)))?;
+    cut_off(rig.outside.sh(&knock(HOST, 8081)))?;
     // From the host: by the loopback, and by its own address.
     for address in ["127.0.0.1", "::1", HOST, HOST6] {
         reaches(rig.host(&fetch(address, 8080)), "web")?;
@@ -30,15 +30,15 @@ fn a_port_is_reached_from_everywhere() -> Result<()> {
         reaches(rig.exec(name, &fetch(HOST, 8080)), "web")?;
     }
     // The source that the container sees is the caller's.
-    let seen = "run -d --name seen -p 8082:80 busybox nc -ll -p 80 -e sh -c env";
-    rig.lite(seen)?;
+    rig.lite("run -d --name seen -p 8082:80 busybox nc -ll -p 80 -e netstat -tn")?;
     rig.listens("seen")?;
-    rig.outside.sh(&fetch(HOST, 8082))?;
+    let known = rig.outside.sh(&fetch(HOST, 8082))?.stdout;
+    ensure!(known.contains(&format!(":{OUTSIDE}:")), "{known}");
     // Not published: not even by the container's own address.
     let address = rig.address("web", "six")?;
-    cut_off(rig.outside.sh(&fetch(&address, 80)))?;
+    cut_off(rig.outside.sh(&knock(&address, 80)))?;
     let six = rig.settings("web", "six", "GlobalIPv6Address")?;
-    cut_off(rig.outside.sh(&fetch(&six, 80)))?;
+    cut_off(rig.outside.sh(&knock(&six, 80)))?;
     let ports = rig.lite("port low")?;
     ensure!(
         ports.contains("80/tcp -> 127.0.0.1:8081") && ports.contains("80/tcp -> 0.0.0.0:8090"),
@@ -154,7 +154,7 @@ fn conflicts_are_told_before_anything_changes() -> Result<()> {
     reaches(rig.outside.sh(&fetch(HOST, number)), "range")?;
     // Free again when the container has gone, and published again when it starts.
     rig.lite("stop -t 0 web")?;
-    cut_off(rig.outside.sh(&fetch(HOST, 8080)))?;
+    cut_off(rig.outside.sh(&knock(HOST, 8080)))?;
     rig.lite("start web")?;
     rig.listens("web")?;
     reaches(rig.outside.sh(&fetch(HOST, 8080)), "web")?;
@@ -169,8 +169,8 @@ fn a_running_containers_ports_are_changed() -> Result<()> {
     rig.lite("update --publish-add 8088:80 --publish-rm 8080:80 web")?;
     reaches(rig.outside.sh(&fetch(HOST, 8088)), "web")?;
     reaches(rig.host(&fetch("127.0.0.1", 8088)), "web")?;
-    cut_off(rig.outside.sh(&fetch(HOST, 8080)))?;
-    cut_off(rig.host(&fetch("127.0.0.1", 8080)))?;
+    cut_off(rig.outside.sh(&knock(HOST, 8080)))?;
+    cut_off(rig.host(&knock("127.0.0.1", 8080)))?;
     let taken = rig.server("other", "-p 8090:80");
     taken?;
     let refused = rig.try_lite("update --publish-add 8090:80 web")?;
@@ -204,7 +204,7 @@ fn the_hosts_firewall_is_master_where_it_shall_be() -> Result<()> {
     reaches(rig.outside.sh(&fetch(HOST, 8081)), "kept")?;
     rig.host("nft add table inet fw && nft add chain inet fw in '{ type filter hook input priority 0; }' && nft add rule inet fw in tcp dport '{ 8080, 8081 }' iifname wire drop")?
         .exits(0)?;
-    cut_off(rig.outside.sh(&fetch(HOST, 8081)))?;
+    cut_off(rig.outside.sh(&knock(HOST, 8081)))?;
     reaches(rig.host(&fetch("127.0.0.1", 8081)), "kept")?;
     reaches(rig.outside.sh(&fetch(HOST, 8080)), "open")?;
     // The operator's chain in our own table rules over all of it.
@@ -216,8 +216,46 @@ fn the_hosts_firewall_is_master_where_it_shall_be() -> Result<()> {
         table.trim()
     ))?
     .exits(0)?;
-    cut_off(rig.outside.sh(&fetch(HOST, 8080)))?;
+    cut_off(rig.outside.sh(&knock(HOST, 8080)))?;
     rig.lite("network create more")?;
-    cut_off(rig.outside.sh(&fetch(HOST, 8080)))?;
+    cut_off(rig.outside.sh(&knock(HOST, 8080)))?;
+    rig.stop()
+}
+
+/// Packets of SCTP made by hand, for kernels that do not speak it: `packet FROM TO TAG KIND TAG-TO-COME`, with its checksum.
+const SCTP: &str = r#"
+use Socket; $SIG{ALRM} = sub { exit 1 }; alarm 40;
+sub crc { my $c = 0xffffffff; for my $b (unpack "C*", shift) { $c ^= $b; for (1..8) { $c = $c & 1 ? ($c >> 1) ^ 0x82f63b78 : $c >> 1 } } $c ^ 0xffffffff }
+sub packet { my ($from, $to, $tag, $kind, $coming) = @_; my $head = pack("nnN", $from, $to, $tag); my $chunk = pack("CCnNNnnN", $kind, 0, 20, $coming, 65536, 1, 1, 1);
+  $head . pack("V", crc($head . "\0\0\0\0" . $chunk)) . $chunk }
+sub get { my ($s, $wait) = @_; my $r = ""; vec($r, fileno($s), 1) = 1; select($r, undef, undef, $wait) or return; my $from = recv($s, my $b, 999, 0) // return;
+  my $o = (ord($b) & 15) * 4; (inet_ntoa((sockaddr_in($from))[1]), unpack("nnNVCCnN", substr($b, $o))) }
+socket(S, PF_INET, SOCK_RAW, 132) or die "raw: $!";
+"#;
+
+/// Answers each INIT with an INIT ACK.
+const SCTP_SERVER: &str = r#"while (1) { my ($who, $from, $to, $tag, $sum, $kind, $f, $l, $coming) = get(S, undef); next unless $to == 80 && $kind == 1;
+  alarm 0; send(S, packet($to, $from, $coming, 2, 4711), 0, sockaddr_in(0, inet_aton($who))) }"#;
+
+/// Sends INITs until an INIT ACK comes from where they went.
+const SCTP_CLIENT: &str = r#"my $host = shift; for (1..60) { send(S, packet(4000, 8132, 0, 1, 77), 0, sockaddr_in(0, inet_aton($host)));
+  while (my ($who, $from, $to, $tag, $sum, $kind) = get(S, 0.5)) { if ($who eq $host && $from == 8132 && $to == 4000 && $tag == 77 && $kind == 2) { print "answered"; exit 0 } } } exit 1"#;
+
+#[test]
+fn packets_of_sctp_are_led_both_ways() -> Result<()> {
+    let rig = Rig::start(&[])?;
+    let mounts = "-v /usr:/usr:ro -v /lib:/lib:ro -v /lib64:/lib64:ro";
+    let mut args = crate::rig::words(&format!(
+        "run -d --name sctp {mounts} -p 8132:80/sctp busybox perl -e"
+    ));
+    args.push(format!("{SCTP}{SCTP_SERVER}"));
+    rig.stack.lite(args)?.exits(0)?;
+    let script = format!("{SCTP}{SCTP_CLIENT}");
+    let mut client = rig.outside.command("perl");
+    client.args(["-e", &script, HOST]);
+    let out = integration::programs::run(&mut client, b"", std::time::Duration::from_secs(60))?;
+    ensure!(out.stdout == "answered", "{out:?}");
+    rig.lite("rm -f sctp")?;
+    ensure!(!rig.ruleset()?.contains("8132"), "{}", rig.ruleset()?);
     rig.stop()
 }

@@ -135,9 +135,21 @@ impl Rig {
     }
 }
 
-/// A client that prints what a server says at once, or fails within a few seconds.
+/// A client that prints what a server says, for [`reaches`]. It comes back as soon as it has been answered or refused, and is patient
+/// otherwise: a first packet that is lost (a question for a neighbour, a SYN before an interface's queue is there) is sent again
+/// after a second only, and a machine under load takes its time to start a server's answer.
 pub(crate) fn fetch(address: &str, port: u16) -> String {
-    format!("busybox timeout 5 busybox nc -w 1 {address} {port} </dev/null")
+    client(address, port, 15)
+}
+
+/// A client for [`cut_off`], which gives up after a second.
+pub(crate) fn knock(address: &str, port: u16) -> String {
+    client(address, port, 1)
+}
+
+fn client(address: &str, port: u16, seconds: u32) -> String {
+    let end = seconds + 4;
+    format!("busybox timeout {end} busybox nc -w {seconds} {address} {port} </dev/null")
 }
 
 /// Fails unless a client was answered by that server.
@@ -158,6 +170,12 @@ pub(crate) fn cut_off(out: Result<Output>) -> Result<()> {
         "nothing should come through: {out:?}"
     );
     Ok(())
+}
+
+/// An address of IPv4 as `/proc/net/tcp` shows it.
+pub(crate) fn in_proc(address: &str) -> String {
+    let octets = address.split('.').filter_map(|o| o.parse::<u8>().ok());
+    octets.rev().map(|o| format!("{o:02X}")).collect()
 }
 
 /// Words, split at blanks.

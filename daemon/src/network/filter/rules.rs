@@ -51,6 +51,8 @@ pub(crate) struct Bridge {
     pub(crate) gateways: [Gateway; 2],
     /// The source addresses for what goes out, in place of the outgoing interface's.
     pub(crate) sources: Vec<IpAddr>,
+    /// Interfaces of the host from which all ports can be reached at the containers' own addresses.
+    pub(crate) trusted: Vec<String>,
 }
 
 /// A published port, as packets see it.
@@ -209,6 +211,10 @@ fn entering(bridge: &Bridge) -> Vec<Rule> {
         // Neighbours reach what is published as everybody else does.
         rules.push(neighbour().translated().accept());
         rules.push(neighbour().drop());
+    }
+    if !bridge.internal {
+        let trusted = bridge.trusted.iter();
+        rules.extend(trusted.map(|interface| Rule::new().came_by(interface, true).accept()));
     }
     for (v6, gateway) in [(false, bridge.gateways[0]), (true, bridge.gateways[1])] {
         if bridge.internal {

@@ -11,6 +11,7 @@ fn bridge(name: &str, subnet: &str) -> Bridge {
         by_helper: false,
         gateways: [Gateway::Nat; 2],
         sources: Vec::new(),
+        trusted: Vec::new(),
     }
 }
 
