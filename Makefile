@@ -7,7 +7,11 @@ STACK ?= $(CURDIR)/.run/stack
 S := integration/scripts
 BIN := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/release
 STATIC := -C target-feature=+crt-static -C relocation-model=static
+# What starts on every container is built for speed with all that is in it; so it is smaller, too.
+FAST := CARGO_PROFILE_RELEASE_OPT_LEVEL=3
 export LITE_BIN_DIR ?= $(abspath $(BIN))
+# A failed test says why in one line; a backtrace behind it hides that.
+export RUST_BACKTRACE := 0
 
 .PHONY: help deps build lint test unit itest test-vm test-vm-systemd budgets drill bench bench-runtime run up down proto install uninstall clean
 
@@ -19,8 +23,8 @@ deps: ## Install what building and running needs (Debian packages)
 
 build: ## Build the five programs into target/release (shim and runc-lite static)
 	$(CARGO) build --release --locked -p cli -p daemon -p containerd-lite
-	$(CARGO) rustc --release --locked -p shim --bin containerd-shim-lite-v2 -- $(STATIC)
-	$(CARGO) rustc --release --locked -p runc-lite --bin runc-lite -- $(STATIC)
+	$(FAST) $(CARGO) rustc --release --locked -p shim --bin containerd-shim-lite-v2 -- $(STATIC)
+	$(FAST) $(CARGO) rustc --release --locked -p runc-lite --bin runc-lite -- $(STATIC)
 
 run: deps build ## Run one container through all five programs in a private directory, show the chain, clean up
 	$(S)/tidy $(S)/run

@@ -191,9 +191,14 @@ async fn start(client: &Client, id: &str, exec: &str) -> Result<(), Status> {
         Err(error)
             if error.code() == Code::FailedPrecondition && !error.message().contains("shim") =>
         {
-            let phase = client.get(id, exec).await?.status();
-            assert_ne!(phase, Phase::Created, "{id} {exec}: {error}");
-            Ok(())
+            // That one may still be at it.
+            for _ in 0..500 {
+                if client.get(id, exec).await?.status() != Phase::Created {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            panic!("{id} {exec}: never started after: {error}");
         }
         started => started.map(drop),
     }
