@@ -109,6 +109,11 @@ pub(crate) struct Tls {
 pub(crate) const RUNTIME: &str = "runc-lite";
 
 impl Config {
+    /// Whether containers have cgroups: all but those of a rootless daemon that has been handed none.
+    pub(crate) fn has_cgroups(&self) -> bool {
+        self.rootless.as_ref().is_none_or(|r| r.cgroups)
+    }
+
     /// Reads the file that the flags name, if there is one, and joins both.
     pub(crate) fn load(flags: &Flags) -> Result<Self> {
         let rootless = Rootless::of_environment()?;
@@ -549,6 +554,15 @@ fn ulimits(flags: &[String], file: BTreeMap<String, FileUlimit>) -> Result<Vec<U
         })
         .collect();
     one_list("default-ulimits", given, file)
+}
+
+/// A boolean as Docker reads it from an option: Go's words for one.
+pub(crate) fn parse_flag(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
 }
 
 /// A size as Docker writes it: `64m`, `1GiB`, `512`; binary multiples.

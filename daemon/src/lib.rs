@@ -323,6 +323,13 @@ pub(crate) fn make_private(dir: &Path) -> Result<()> {
         .during(|| format!("make {}", dir.display()))
 }
 
+/// Writes a file whole or not at all. Nothing is synced: what is written so need not survive power loss.
+pub(crate) fn replace(path: &Path, content: impl AsRef<[u8]>) -> std::io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    std::fs::write(&temporary, content)?;
+    std::fs::rename(&temporary, path)
+}
+
 /// Takes the data-root for this process; it is free again when the process ends, however it ends.
 fn lock(data_root: &Path) -> Result<File> {
     let path = data_root.join("lock");
@@ -370,9 +377,7 @@ fn write_pidfile(path: &Path) -> Result<()> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).during(what)?;
     }
-    let temporary = path.with_extension("tmp");
-    std::fs::write(&temporary, std::process::id().to_string()).during(what)?;
-    std::fs::rename(&temporary, path).during(what)
+    replace(path, std::process::id().to_string()).during(what)
 }
 
 async fn until_signalled(app: &App, flags: &Flags, level: &reload::LogLevel) -> Result<()> {

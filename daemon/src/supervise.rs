@@ -104,9 +104,7 @@ async fn follow(place: &Place) -> Result<()> {
     }
     let mut child = spawn(place)?;
     tracing::info!(pid = child.id(), "started containerd-lite");
-    let pid = Pid::from_child(&child);
-    let process = pidfd_open(pid, PidfdFlags::empty()).during(|| "watch containerd-lite")?;
-    ended(process).await?;
+    ended(watched(&child, "containerd-lite")?).await?;
     match child.wait() {
         Ok(status) if status.code() == Some(i32::from(LOCKED)) => Ok(()),
         Ok(status) => {
@@ -152,6 +150,12 @@ pub(crate) async fn ended(process: OwnedFd) -> Result<()> {
         .during(|| "watch containerd-lite")?;
     told.await
         .map_err(|_| Error::internal("watch containerd-lite: the watcher has gone"))
+}
+
+/// A descriptor of a child, by which its end is seen.
+pub(crate) fn watched(child: &std::process::Child, name: &str) -> Result<OwnedFd> {
+    let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty());
+    process.during(|| format!("watch {name}"))
 }
 
 /// Whether the process has ended already.

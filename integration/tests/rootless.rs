@@ -408,26 +408,10 @@ fn a_fresh_user_runs_the_whole_chain() -> Result<()> {
     user.ok(&["cp", "web:/www/index.html", &file])?;
     ensure!(std::fs::read_to_string(&file)? == "hello\n");
     std::fs::remove_file(&file)?;
-    user.ok(&[
-        "run",
-        "--rm",
-        "-v",
-        "data:/data",
-        "busybox",
-        "sh",
-        "-c",
-        "echo kept >/data/x; chown 5:5 /data/x",
-    ])?;
-    let kept = user.ok(&[
-        "run",
-        "--rm",
-        "-v",
-        "data:/data",
-        "busybox",
-        "sh",
-        "-c",
-        "cat /data/x; stat -c %u /data/x",
-    ])?;
+    let volume = ["run", "--rm", "-v", "data:/data", "busybox", "sh", "-c"];
+    let in_volume = |script| user.ok(&[&volume[..], &[script]].concat());
+    in_volume("echo kept >/data/x; chown 5:5 /data/x")?;
+    let kept = in_volume("cat /data/x; stat -c %u /data/x")?;
     ensure!(kept == "kept\n5\n", "{kept}");
     let context = user.path("home/context");
     sh(&format!(

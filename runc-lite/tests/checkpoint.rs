@@ -98,17 +98,32 @@ fn call(b: &Bundle, criu: &str, args: &[&str]) -> Said {
     }
 }
 
+/// A counter with what `more` gives it, checkpointed when it has counted beyond `number`; and its file.
+fn checkpointed(criu: &str, number: u64, more: impl FnOnce(&mut Bundle)) -> (Bundle, PathBuf) {
+    let mut b = Bundle::new("");
+    let file = counter(&mut b);
+    more(&mut b);
+    b.start();
+    counts_beyond(&file, number);
+    call(&b, criu, &["checkpoint"]).code(0);
+    (b, file)
+}
+
+/// A directory of the host at `/data`.
+fn mount_data(b: &mut Bundle) {
+    let data = b.dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    b.mount("/data", "bind", data.to_str().unwrap(), &["rbind", "rw"]);
+}
+
 #[test]
 fn a_container_goes_on_where_it_stopped() {
     let (true, Some(criu)) = (possible(), criu()) else {
         return;
     };
-    let mut b = Bundle::new("");
-    let file = counter(&mut b);
-    b.config["linux"]["resources"]["pids"] = json!({"limit": 44});
-    b.start();
-    counts_beyond(&file, 3);
-    call(&b, criu, &["checkpoint"]).code(0);
+    let (b, file) = checkpointed(criu, 3, |b| {
+        b.config["linux"]["resources"]["pids"] = json!({"limit": 44});
+    });
     b.assert_gone();
     let stopped_at = count(&file);
     assert!(stopped_at >= 3);
@@ -163,14 +178,8 @@ fn a_bind_that_may_only_be_read_stays_so() {
     let (true, Some(criu)) = (possible(), criu()) else {
         return;
     };
-    let mut b = Bundle::new("");
-    let file = counter(&mut b);
+    let (mut b, _) = checkpointed(criu, 1, mount_data);
     let data = b.dir.path().join("data");
-    std::fs::create_dir(&data).unwrap();
-    b.mount("/data", "bind", data.to_str().unwrap(), &["rbind", "rw"]);
-    b.start();
-    counts_beyond(&file, 1);
-    call(&b, criu, &["checkpoint"]).code(0);
     // The image says that it can be written.
     let mounts = b.config["mounts"].as_array_mut().unwrap();
     let last = mounts.last_mut().unwrap();
@@ -188,25 +197,13 @@ fn a_mount_that_only_the_image_has_is_refused() {
     let (true, Some(criu)) = (possible(), criu()) else {
         return;
     };
-    let mut b = Bundle::new("");
-    let file = counter(&mut b);
-    let data = b.dir.path().join("data");
-    std::fs::create_dir(&data).unwrap();
-    b.mount("/data", "bind", data.to_str().unwrap(), &["rbind", "rw"]);
-    b.start();
-    counts_beyond(&file, 1);
-    call(&b, criu, &["checkpoint"]).code(0);
+    let (mut b, _) = checkpointed(criu, 1, mount_data);
     b.config["mounts"].as_array_mut().unwrap().pop();
     b.write_config();
     assert_eq!(call(&b, criu, &["restore", "--detach"]).code, 1);
     b.assert_gone();
     // A new file system that the configuration does not have: criu would mount it.
-    let mut b = Bundle::new("");
-    let file = counter(&mut b);
-    b.mount("/more", "tmpfs", "tmpfs", &[]);
-    b.start();
-    counts_beyond(&file, 1);
-    call(&b, criu, &["checkpoint"]).code(0);
+    let (mut b, _) = checkpointed(criu, 1, |b| b.mount("/more", "tmpfs", "tmpfs", &[]));
     b.config["mounts"].as_array_mut().unwrap().pop();
     b.write_config();
     let said = call(&b, criu, &["restore", "--detach"]);
@@ -225,11 +222,7 @@ fn places_of_mounts_are_found_within_the_root() {
     let (true, Some(criu)) = (possible(), criu()) else {
         return;
     };
-    let mut b = Bundle::new("");
-    let file = counter(&mut b);
-    b.start();
-    counts_beyond(&file, 1);
-    call(&b, criu, &["checkpoint"]).code(0);
+    let (b, _) = checkpointed(criu, 1, |_| {});
     let outside = tempfile::tempdir().unwrap();
     let log = b.rootfs().join("log");
     std::fs::remove_dir(&log).unwrap();
@@ -270,17 +263,13 @@ fn places_are_refused_as_in_a_create() {
     let (true, Some(criu)) = (possible(), criu()) else {
         return;
     };
-    let mut b = Bundle::new("");
-    let file = counter(&mut b);
-    b.start();
-    counts_beyond(&file, 3);
-    call(&b, criu, &["checkpoint"]).code(0);
-    for (destination, kind, source) in [
-        ("/proc/sys", "tmpfs", "tmpfs"),
-        ("/scratch/../proc/self/attr", "bind", "/tmp"),
+    let (mut b, _) = checkpointed(criu, 3, |_| {});
+    for (destination, kind, source, options) in [
+        ("/proc/sys", "tmpfs", "tmpfs", &[][..]),
+        ("/scratch/../proc/self/attr", "bind", "/tmp", &["rbind"]),
     ] {
         let mounts = b.config["mounts"].clone();
-        b.mount(destination, kind, source, &["rbind"]);
+        b.mount(destination, kind, source, options);
         b.write_config();
         let said = call(&b, criu, &["restore", "--detach"]);
         said.code(1).says("is inside /proc");

@@ -253,7 +253,7 @@ async fn update(
 ) -> Result<Response> {
     let handle = found(&app, &id).await?;
     let mut warnings = Vec::new();
-    if app.config.rootless.as_ref().is_some_and(|r| !r.cgroups) {
+    if !app.config.has_cgroups() {
         crate::rootless::limits::take_out(&mut body.resources, &mut warnings);
     }
     handle

@@ -165,7 +165,7 @@ async fn pull(app: Arc<App>, params: &Params, headers: &HeaderMap) -> Result<Res
         "" => Platform::host(),
         text => Platform::parse(text)?,
     };
-    let credentials = auth(headers)?;
+    let credentials = super::request::credentials(headers)?;
     let work = |progress: Progress| async move {
         let registries = app.images.registries();
         for reference in meant(&app, reference, &credentials).await? {
@@ -194,7 +194,7 @@ async fn push(app: Arc<App>, name: &str, tag: &str, headers: &HeaderMap) -> Resu
     if !headers.contains_key("x-registry-auth") {
         return Err(Error::invalid("missing X-Registry-Auth: EOF"));
     }
-    let credentials = auth(headers)?;
+    let credentials = super::request::credentials(headers)?;
     let work = |progress: Progress| async move {
         let images = app.images.clone();
         images
@@ -252,11 +252,6 @@ async fn meant(
     Ok(tags.into_iter().map(one).collect())
 }
 
-fn auth(headers: &HeaderMap) -> Result<AuthConfig> {
-    let header = headers.get("x-registry-auth");
-    crate::registry::credentials(header.and_then(|h| h.to_str().ok()).unwrap_or(""))
-}
-
 async fn load(State(app): State<Arc<App>>, body: Body) -> Response {
     progress::answer(true, |progress: Progress| async move {
         for (id, name) in app.images.load(body, &progress).await? {
@@ -303,7 +298,7 @@ async fn commit(
     let record = handle.record();
     let running = record.state.running();
     // Without a cgroup there is nothing to pause it by; what it writes meanwhile is as with `pause=0`.
-    let can = app.config.rootless.as_ref().is_none_or(|r| r.cgroups);
+    let can = app.config.has_cgroups();
     let pause = can && params.flag_or("pause", true) && running.is_some_and(|r| !r.paused);
     let source = CommitSource {
         container: record.id.clone(),

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use proto::engine::{AuthConfig, AuthResponse};
 use serde_json::json;
 
-use super::{Json, Params, ok};
+use super::{Json, Params, ok, request};
 use crate::App;
 use crate::error::{Error, Result};
 use crate::images::reference::Reference;
@@ -46,7 +46,7 @@ async fn distribution(
     let reference = Reference::parse(name)
         .map_err(|e| Error::invalid(e.to_string()))?
         .or_latest();
-    let credentials = credentials(&headers)?;
+    let credentials = request::credentials(&headers)?;
     let (descriptor, platforms) = app
         .images
         .registries()
@@ -64,12 +64,7 @@ async fn search(
 ) -> Result<Response> {
     let filters = params.filters(SearchWanted::FILTERS)?;
     let wanted = SearchWanted::new(params.text("term"), params.int("limit")?, filters)?;
-    let credentials = credentials(&headers)?;
+    let credentials = request::credentials(&headers)?;
     let registries = app.images.registries();
     Ok(ok(&registries.search(&wanted, &credentials).await?))
-}
-
-fn credentials(headers: &HeaderMap) -> Result<AuthConfig> {
-    let header = headers.get("x-registry-auth");
-    crate::registry::credentials(header.and_then(|h| h.to_str().ok()).unwrap_or(""))
 }

@@ -8,12 +8,19 @@ use axum::extract::{FromRequest, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Request, header};
 use http_body_util::{BodyExt, Limited};
+use proto::engine::AuthConfig;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 
 /// Longest JSON body that is read.
 const BODY_LIMIT: usize = 8 << 20;
+
+/// What the request says of a registry's user.
+pub(crate) fn credentials(headers: &HeaderMap) -> Result<AuthConfig> {
+    let header = headers.get("x-registry-auth");
+    crate::registry::credentials(header.and_then(|h| h.to_str().ok()).unwrap_or(""))
+}
 
 /// Minor number of the API version that the client speaks (the major number is 1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -194,9 +194,9 @@ async fn info(State(app): State<Arc<App>>) -> Response {
             .iter()
             .map(|dir| dir.to_string_lossy().into_owned())
             .collect(),
-        cgroup_driver: match config.rootless.as_ref().is_some_and(|r| !r.cgroups) {
-            true => "none".into(),
-            false => "cgroupfs".into(),
+        cgroup_driver: match config.has_cgroups() {
+            true => "cgroupfs".into(),
+            false => "none".into(),
         },
         cgroup_version: if start::cgroup_v2() { "2" } else { "1" }.into(),
         n_events_listener: app.events.listeners() as i64,
@@ -242,12 +242,11 @@ async fn info(State(app): State<Arc<App>>) -> Response {
         ..SystemInfo::default()
     };
     count_containers(&app, &mut info);
-    let unlimited = config.rootless.as_ref().is_some_and(|r| !r.cgroups);
-    if !unlimited {
+    if config.has_cgroups() {
         controllers(&mut info);
     }
     let mut warnings = below(&app, &mut info).await;
-    if unlimited {
+    if !config.has_cgroups() {
         warnings.push(
             "WARNING: Running in rootless-mode without cgroups: limits have no effect. They need cgroup v2, delegated to the user by systemd".into(),
         );

@@ -355,7 +355,7 @@ fn check_host(app: &App, host: &mut HostConfig, warnings: &mut Vec<String>) -> R
             host.oom_score_adj
         )));
     }
-    if app.config.rootless.as_ref().is_some_and(|r| !r.cgroups) {
+    if !app.config.has_cgroups() {
         crate::rootless::limits::take_out(&mut host.resources, warnings);
     }
     if host.resources.oom_kill_disable == Some(true) && host.resources.memory == 0 {

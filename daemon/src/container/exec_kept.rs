@@ -56,9 +56,7 @@ impl Exec {
         if let Some(dir) = path.parent() {
             crate::make_private(dir)?;
         }
-        let temporary = path.with_extension("tmp");
-        std::fs::write(&temporary, body).during(what)?;
-        std::fs::rename(&temporary, &path).during(what)
+        crate::replace(&path, body).during(what)
     }
 
     /// Takes the file away, for good.

@@ -97,7 +97,7 @@ async fn reading(app: &App, handle: &Handle) -> Result<StatsResponse> {
     let State::Running(running) = &record.state else {
         return Ok(stats);
     };
-    if app.config.rootless.as_ref().is_some_and(|r| !r.cgroups) {
+    if !app.config.has_cgroups() {
         // It has no cgroup of its own, and what it is in tells of much else.
         stats.read = clock::now();
         stats.networks = networks(&record, running.pid);

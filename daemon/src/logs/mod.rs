@@ -10,7 +10,7 @@ pub(crate) mod read;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::config::Config;
+use crate::config::{Config, parse_flag};
 use crate::container::Record;
 use crate::error::{Error, Result};
 
@@ -61,17 +61,13 @@ pub(crate) fn limits(
         return Vec::new();
     };
     // Docker compresses the older parts of a local log unless it is told not to.
-    let compress = own("compress").map_or(driver == LOCAL, is_true) && files != "1";
+    let compress = own("compress").map_or(driver == LOCAL, |text| parse_flag(text) == Some(true))
+        && files != "1";
     let mut limits = vec![(size_key, bytes.to_string()), (files_key, files)];
     if compress {
         limits.push(("compress", "true".to_owned()));
     }
     limits
-}
-
-/// A truth value as Go reads it.
-fn is_true(text: &str) -> bool {
-    matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True")
 }
 
 /// What each record of the log carries by the options `labels`, `env` and `tag`.
@@ -152,53 +148,25 @@ pub(crate) fn escape(text: &str) -> String {
     out
 }
 
+/// Options of the drivers that write files.
+const FILES: &[&str] = &["max-size", "max-file", "compress"];
+/// What each line carries.
+const LINES: &[&str] = &["labels", "labels-regex", "env", "env-regex", "tag"];
+/// How a container waits for its log.
+const MODE: &[&str] = &["mode", "max-buffer-size"];
+const OF_SYSLOG: &[&str] = &["syslog-address", "syslog-facility", "syslog-format"];
+
 /// Checks a log driver and its options.
 pub(crate) fn check<'a>(
     driver: &str,
     options: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Result<()> {
-    let known: &[&str] = match driver {
-        "json-file" => &[
-            "max-size",
-            "max-file",
-            "labels",
-            "labels-regex",
-            "env",
-            "env-regex",
-            "tag",
-            "compress",
-            "mode",
-            "max-buffer-size",
-        ],
-        LOCAL => &[
-            "max-size",
-            "max-file",
-            "compress",
-            "mode",
-            "max-buffer-size",
-        ],
-        "none" => &["mode", "max-buffer-size"],
-        forward::JOURNALD => &[
-            "labels",
-            "labels-regex",
-            "env",
-            "env-regex",
-            "tag",
-            "mode",
-            "max-buffer-size",
-        ],
-        forward::SYSLOG => &[
-            "labels",
-            "labels-regex",
-            "env",
-            "env-regex",
-            "tag",
-            "mode",
-            "max-buffer-size",
-            "syslog-address",
-            "syslog-facility",
-            "syslog-format",
-        ],
+    let known: &[&[&str]] = match driver {
+        JSON_FILE => &[FILES, LINES, MODE],
+        LOCAL => &[FILES, MODE],
+        "none" => &[MODE],
+        forward::JOURNALD => &[LINES, MODE],
+        forward::SYSLOG => &[LINES, MODE, OF_SYSLOG],
         "gelf" | "fluentd" | "awslogs" | "splunk" | "etwlogs" | "gcplogs" => {
             return Err(Error::unimplemented(format!(
                 "log driver {driver} is not supported yet"
@@ -212,7 +180,7 @@ pub(crate) fn check<'a>(
     };
     let options: BTreeMap<&str, &str> = options.collect();
     for (&key, &value) in &options {
-        if !known.contains(&key) {
+        if !known.iter().any(|group| group.contains(&key)) {
             return Err(Error::invalid(format!(
                 "unknown log opt '{key}' for {driver} log driver"
             )));
@@ -224,9 +192,7 @@ pub(crate) fn check<'a>(
             "max-size" => crate::config::parse_size(value).is_some_and(|n| n > 0) || value == "-1",
             "max-file" => value.parse::<u32>().is_ok_and(|n| n > 0),
             "mode" => value == "blocking",
-            "compress" => {
-                is_true(value) || matches!(value, "0" | "f" | "F" | "false" | "FALSE" | "False")
-            }
+            "compress" => parse_flag(value).is_some(),
             "labels-regex" | "env-regex" => regex::Regex::new(value).is_ok(),
             _ => true,
         };
@@ -237,7 +203,9 @@ pub(crate) fn check<'a>(
         }
     }
     let owned = |(k, v): (&&str, &&str)| ((*k).to_owned(), (*v).to_owned());
-    let asked = options.get("compress").is_some_and(|value| is_true(value));
+    let asked = options
+        .get("compress")
+        .is_some_and(|value| parse_flag(value) == Some(true));
     let limits = limits(driver, &options.iter().map(owned).collect());
     if asked && !limits.iter().any(|(key, _)| *key == "compress") {
         return Err(Error::invalid(

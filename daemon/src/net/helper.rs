@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
 };
-use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::packet;
 use super::protocol::{Answer, Message, Table, VERSION, difference};
@@ -152,8 +151,7 @@ impl Helper {
         let log = self.dir.join("net.log");
         let child = supervise::spawn_detached(&self.lock_file(), &program, &arguments, &log)?;
         tracing::info!(pid = child.id(), "started dockerd-lite net");
-        let pid = rustix::process::Pid::from_child(&child);
-        let process = pidfd_open(pid, PidfdFlags::empty()).during(|| "watch dockerd-lite net")?;
+        let process = supervise::watched(&child, "dockerd-lite net")?;
         supervise::reap(child, "net-end")?;
         Ok(process)
     }

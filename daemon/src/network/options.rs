@@ -7,8 +7,9 @@ use proto::engine::{Ipam, IpamConfig};
 use super::files;
 use super::filter::rules::{Bridge, Gateway};
 use super::ipam::{self, Pool, Subnet};
-use super::store::{Record, Settings, parse_flag};
+use super::store::{Record, Settings};
 use crate::config::Config;
+use crate::config::parse_flag;
 use crate::error::{Error, Result};
 
 /// Reads the daemon's configuration.

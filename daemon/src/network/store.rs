@@ -84,7 +84,7 @@ impl Record {
     /// A boolean option.
     pub(super) fn flag(&self, key: &str, default: bool) -> bool {
         match self.option(key) {
-            Some(text) => parse_flag(text).unwrap_or(default),
+            Some(text) => crate::config::parse_flag(text).unwrap_or(default),
             None => default,
         }
     }
@@ -101,15 +101,6 @@ impl Record {
             Some("isolated") => Gateway::Isolated,
             _ => Gateway::Nat,
         }
-    }
-}
-
-/// A boolean as Docker reads it.
-pub(super) fn parse_flag(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
     }
 }
 
@@ -161,9 +152,7 @@ impl Settings {
         let what = || format!("write {}", path.display());
         let bytes =
             serde_json::to_vec(sandbox).map_err(|e| Error::internal(format!("{}: {e}", what())))?;
-        let temporary = path.with_extension("tmp");
-        std::fs::write(&temporary, bytes).during(what)?;
-        std::fs::rename(&temporary, &path).during(what)
+        crate::replace(&path, bytes).during(what)
     }
 
     /// The sandboxes of this boot, by container. Files of another boot, and half-written ones, are removed; those of the first

@@ -55,7 +55,7 @@ impl Rootless {
 
     /// Asks the parent something on its socket.
     pub(crate) async fn ask(&self, path: &str) -> Result<serde_json::Value> {
-        super::client::call(&self.state_dir.join("api.sock"), "GET", path, None).await
+        self.tell("GET", path, None).await
     }
 
     /// Tells the parent something on its socket.

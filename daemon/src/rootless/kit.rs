@@ -127,9 +127,7 @@ impl Kit {
         let what = || format!("write {}", self.file.display());
         let text =
             serde_json::to_vec(asked).map_err(|e| Error::internal(e.to_string()).during(what()))?;
-        let temporary = self.file.with_extension("tmp");
-        std::fs::write(&temporary, text).during(what)?;
-        std::fs::rename(&temporary, &self.file).during(what)
+        crate::replace(&self.file, text).during(what)
     }
 }
 

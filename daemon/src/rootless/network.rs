@@ -99,14 +99,19 @@ fn slirp4netns(place: &Place, mtu: u32, holder: Pid) -> Result<OwnedFd> {
         TAP.into(),
     ];
     rustix::io::fcntl_setfd(&tells, FdFlags::empty()).during(|| "hand a pipe over")?;
-    let program = ids::path_of("slirp4netns");
-    let child = supervise::detached_command(&place.network_lock(), &program, &arguments)
+    let child = start(place, "slirp4netns", &arguments)?;
+    drop(tells);
+    started(place, child, ready, "slirp4netns")
+}
+
+/// Starts one, which holds the lock as long as it lives.
+fn start(place: &Place, name: &str, arguments: &[OsString]) -> Result<std::process::Child> {
+    let program = ids::path_of(name);
+    supervise::detached_command(&place.network_lock(), &program, arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
-        .during(|| "start slirp4netns")?;
-    drop(tells);
-    started(place, child, ready, "slirp4netns")
+        .during(|| format!("start {name}"))
 }
 
 /// Waits until it has written to the pipe, or has let go of it.
@@ -173,12 +178,7 @@ fn pasta(place: &Place, mtu: u32, holder: Pid) -> Result<OwnedFd> {
     .iter()
     .map(Into::into)
     .collect();
-    let program = ids::path_of("pasta");
-    let mut child = supervise::detached_command(&place.network_lock(), &program, &arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .during(|| "start pasta")?;
+    let mut child = start(place, "pasta", &arguments)?;
     let devices = format!("/proc/{pid}/net/dev");
     let start = std::time::Instant::now();
     while start.elapsed() < PATIENCE {

@@ -283,9 +283,7 @@ async fn ensure_daemon(work: &Work) -> Result<(Option<Child>, OwnedFd)> {
         let child = daemon_command(&work.place, &work.user, &work.daemon)?
             .spawn()
             .during(|| "start dockerd-lite")?;
-        let pid = Pid::from_child(&child);
-        let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
-            .during(|| "watch dockerd-lite")?;
+        let process = supervise::watched(&child, "dockerd-lite")?;
         Ok((Some(child), process))
     })
     .await

@@ -119,10 +119,7 @@ impl Place {
 
     /// Writes a file of this directory, whole or not at all. It does not outlive the boot, so nothing is synced.
     pub(super) fn write(&self, path: &Path, content: &[u8]) -> Result<()> {
-        let what = || format!("write {}", path.display());
-        let temporary = path.with_extension("tmp");
-        std::fs::write(&temporary, content).during(what)?;
-        std::fs::rename(&temporary, path).during(what)
+        crate::replace(path, content).during(|| format!("write {}", path.display()))
     }
 
     /// Removes what is in it, once nothing runs; the lock is the caller's.

@@ -183,9 +183,7 @@ fn keep(app: &App, id: &str, health: &Health) -> Result<()> {
     if let Some(dir) = path.parent() {
         crate::make_private(dir)?;
     }
-    let temporary = path.with_extension("tmp");
-    std::fs::write(&temporary, body).during(what)?;
-    std::fs::rename(&temporary, &path).during(what)
+    crate::replace(&path, body).during(what)
 }
 
 /// What a monitor works with.

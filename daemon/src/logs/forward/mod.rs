@@ -115,11 +115,9 @@ impl Position {
     /// Nothing is lost with it but time: it need not survive the host.
     fn store(&self, path: &Path) -> Result<()> {
         let what = || format!("write {}", path.display());
-        let temporary = path.with_extension("tmp");
         let text =
             serde_json::to_vec(self).map_err(|e| Error::internal(format!("{}: {e}", what())))?;
-        std::fs::write(&temporary, text).during(what)?;
-        std::fs::rename(&temporary, path).during(what)
+        crate::replace(path, text).during(what)
     }
 
     fn advance(&mut self, time: &str) {

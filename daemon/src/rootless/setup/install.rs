@@ -99,9 +99,7 @@ fn write_unit(path: &Path, program: &Path) -> Result<()> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).during(what)?;
     }
-    let temporary = path.with_extension("tmp");
-    std::fs::write(&temporary, unit(program)).during(what)?;
-    std::fs::rename(&temporary, path).during(what)
+    crate::replace(path, unit(program)).during(what)
 }
 
 /// The service. Containers, the namespaces and the network outlive a stop of the daemon, so only the main process is ended.
