@@ -82,6 +82,26 @@ struct State {
     starts: Vec<(&'static str, usize)>,
 }
 
+impl State {
+    /// Fails with what is different alone.
+    fn same(&self, now: &Self) -> Result<()> {
+        let (before, after) = (format!("{self:#?}"), format!("{now:#?}"));
+        let only = |one: &str, other: &str| {
+            let lines = one
+                .lines()
+                .filter(|line| !other.lines().any(|l| l == *line));
+            lines.map(str::trim).collect::<Vec<_>>().join("\n")
+        };
+        ensure!(
+            self == now,
+            "not as before; only before:\n{}\nonly now:\n{}",
+            only(&before, &after),
+            only(&after, &before)
+        );
+        Ok(())
+    }
+}
+
 #[test]
 fn all_is_as_it_was_before_the_kill() -> Result<()> {
     let mut drill = Drill::begin()?;
@@ -173,13 +193,6 @@ impl Drill {
     /// Waits until everything has come to rest, and as `wanted` if that is given.
     fn settled(&self, wanted: Option<&State>) -> Result<State> {
         eventually::within(PATIENCE, "everything is at rest", || {
-            let state = self.state()?;
-            if let Some(wanted) = wanted {
-                ensure!(
-                    state == *wanted,
-                    "{state:#?}\nis not as before: {wanted:#?}"
-                );
-            }
             let thrice = self.inspect("thrice")?;
             let over = thrice["State"]["Status"] == "exited" && thrice["RestartCount"] == 3;
             ensure!(
@@ -191,6 +204,11 @@ impl Drill {
             for (name, health) in [("healthy", "healthy"), ("sick", "unhealthy")] {
                 let now = self.inspect(name)?["State"]["Health"]["Status"].clone();
                 ensure!(now == health, "{name} is {now}");
+            }
+            // Only now: what was read before all had come to rest would be no measure for later.
+            let state = self.state()?;
+            if let Some(wanted) = wanted {
+                wanted.same(&state)?;
             }
             Ok(state)
         })
