@@ -18,6 +18,12 @@ const TTRPC: [&str; 5] = [
 /// Packages whose services are spoken over gRPC.
 const GRPC_TOO: [&str; 1] = ["lite.control.v1"];
 
+/// Fields that hold much: not copied on their way to and from the wire.
+const BYTES: [&str; 2] = [
+    ".containerd.services.content.v1.ReadContentResponse.data",
+    ".containerd.services.content.v1.WriteContentRequest.data",
+];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
@@ -32,6 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config
         .out_dir(&out)
         .enable_type_names()
+        .bytes(BYTES)
         .service_generator(Box::new(Both {
             grpc: tonic_prost_build::configure()
                 .build_client(true)

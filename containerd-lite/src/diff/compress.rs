@@ -48,19 +48,35 @@ impl Compression {
     }
 }
 
+/// A blob's content.
+pub(super) enum Content<'a, R> {
+    /// The blob is its own content.
+    Plain(BufReader<R>),
+    /// The blob is compressed.
+    Decoded(Box<dyn Read + 'a>),
+}
+
 /// Reads a blob decompressed. The first bytes tell how, since media types are often wrong.
-pub(crate) fn reader<'a>(blob: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+pub(super) fn content<'a, R: Read + 'a>(blob: R) -> io::Result<Content<'a, R>> {
     let mut blob = BufReader::with_capacity(128 << 10, blob);
     let start = blob.fill_buf()?;
     if start.starts_with(&[0x1f, 0x8b]) {
-        return Ok(Box::new(MultiGzDecoder::new(blob)));
+        return Ok(Content::Decoded(Box::new(MultiGzDecoder::new(blob))));
     }
     if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
         let mut decoder = zstd::stream::read::Decoder::with_buffer(blob)?;
         decoder.window_log_max(ZSTD_WINDOW)?;
-        return Ok(Box::new(decoder));
+        return Ok(Content::Decoded(Box::new(decoder)));
     }
-    Ok(Box::new(blob))
+    Ok(Content::Plain(blob))
+}
+
+/// The same, where it does not matter whether it was compressed.
+pub(crate) fn decompressed<'a>(blob: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    Ok(match content(blob)? {
+        Content::Plain(plain) => Box::new(plain),
+        Content::Decoded(decoded) => decoded,
+    })
 }
 
 /// Writes compressed.

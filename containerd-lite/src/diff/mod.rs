@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use proto::error::ErrorKind;
 
 pub(crate) use apply::apply;
-pub(crate) use compress::reader as decompressed;
+pub(crate) use compress::decompressed;
 pub(crate) use create::{Request as CreateRequest, create};
 
 use crate::content::ContentError;

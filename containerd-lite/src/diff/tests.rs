@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tar::{EntryType, Header};
 
 use super::*;
-use crate::content::Blobs;
+use crate::content::{Blobs, Digest};
 use crate::error::Kind as _;
 use crate::metadata::{Labels, Store};
 
@@ -80,7 +80,7 @@ fn apply_bytes(bytes: &[u8], into: &Path) -> Result<apply::Applied, DiffError> {
     let mut blob = tempfile::tempfile().unwrap();
     blob.write_all(bytes).unwrap();
     std::io::Seek::rewind(&mut blob).unwrap();
-    apply(blob, PLAIN, &[bind(into)], false)
+    apply(blob, &Digest::of_bytes(bytes), PLAIN, &[bind(into)], false)
 }
 
 fn bind(path: &Path) -> MountSpec {
@@ -350,6 +350,7 @@ fn truncated_and_oversized_layers_are_refused() {
     );
     let error = apply(
         tempfile::tempfile().unwrap(),
+        &Digest::of_bytes(b""),
         "text/plain",
         &[bind(&place.root())],
         false,
@@ -470,7 +471,14 @@ fn a_layer_made_of_changes_makes_the_same_tree_again() {
         };
         let made = create(&blobs, request).unwrap();
         let (blob, info) = blobs.read("ns", &made.digest).unwrap();
-        let applied = apply(blob, &media_type, &[bind(&again.root())], false).unwrap();
+        let applied = apply(
+            blob,
+            &made.digest,
+            &media_type,
+            &[bind(&again.root())],
+            false,
+        )
+        .unwrap();
         assert_eq!(
             info.labels["containerd.io/uncompressed"],
             applied.digest.to_string()

@@ -176,7 +176,7 @@ pub(super) async fn load(
     let (blobs, ns) = (blobs.clone(), ns.to_owned());
     blocking(move || {
         let (blob, _) = blobs.read(&ns, &digest)?;
-        crate::diff::apply(blob, LAYER, &[mount], false)
+        crate::diff::apply(blob, &digest, LAYER, &[mount], false)
     })
     .await?;
     Ok(folder)

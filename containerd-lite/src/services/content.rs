@@ -272,7 +272,7 @@ async fn send_range(
         let message = match read.await {
             Ok(Ok(data)) => Ok(wire::ReadContentResponse {
                 offset: offset as i64,
-                data,
+                data: data.into(),
             }),
             Ok(Err(error)) => Err(Status::data_loss(format!(
                 "read content {digest} at {offset}: {error}"

@@ -96,7 +96,7 @@ impl Service {
         let applied = blocking(move || {
             let digest = Digest::parse(&layer.digest).map_err(ContentError::from)?;
             let (blob, _) = blobs.read(&ns, &digest)?;
-            apply(blob, &layer.media_type, &mounts, request.sync_fs)
+            apply(blob, &digest, &layer.media_type, &mounts, request.sync_fs)
         })
         .await?;
         let applied = Descriptor {

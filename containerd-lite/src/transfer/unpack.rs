@@ -187,7 +187,8 @@ impl Layer {
         )?;
         let mounts: Vec<_> = mounts.into_iter().map(Into::into).collect();
         let (blob, _) = self.job.parts.blobs.read(ns, &self.layer.digest)?;
-        let applied = crate::diff::apply(blob, &self.layer.media_type, &mounts, false)?;
+        let digest = &self.layer.digest;
+        let applied = crate::diff::apply(blob, digest, &self.layer.media_type, &mounts, false)?;
         if applied.digest != self.id {
             return Err(TransferError::Invalid(format!(
                 "layer {} unpacks to {}, the image's configuration says {}",

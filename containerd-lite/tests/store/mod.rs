@@ -227,7 +227,7 @@ impl Client {
                 total: bytes.len() as i64,
                 expected: expected.clone(),
                 offset: offset as i64,
-                data: data.to_vec(),
+                data: data.to_vec().into(),
                 labels: labels
                     .iter()
                     .map(|(k, v)| ((*k).to_owned(), v.clone()))

@@ -74,7 +74,7 @@ pub(crate) struct Reading {
 
 impl Reading {
     /// The next piece; none at the end.
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
         match tokio::time::timeout(PIECE, self.replies.message()).await {
             Ok(reply) => Ok(reply
                 .during(|| format!("read blob {}", self.digest))?
@@ -262,7 +262,7 @@ impl Writer {
             self.send(WriteContentRequest {
                 action: WriteAction::Write.into(),
                 offset: signed(self.offset),
-                data: piece.to_vec(),
+                data: piece,
                 ..WriteContentRequest::default()
             })
             .await?;
@@ -272,6 +272,20 @@ impl Writer {
             self.offset += length;
         }
         Ok(())
+    }
+
+    /// The digest of what is written.
+    pub(crate) async fn digest(&mut self) -> Result<String> {
+        let name = self.name.clone();
+        self.send(WriteContentRequest {
+            action: WriteAction::Stat.into(),
+            r#ref: name.clone(),
+            ..WriteContentRequest::default()
+        })
+        .await?;
+        // Nearly at once: it was hashed as it came.
+        let reply = self.reply(PIECE).await;
+        Ok(reply.during(|| format!("stat ingest {name}"))?.digest)
     }
 
     /// Makes the ingest a blob. False if the blob was there already, so that the labels were not set.

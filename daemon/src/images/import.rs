@@ -93,6 +93,7 @@ fn store(reader: BodyReader, mut ingest: Ingest) -> Result<(types::Descriptor, S
     }
     let (compression, diff_id) = read?;
     let (digest, size) = ingest.commit()?;
+    let diff_id = diff_id.unwrap_or_else(|| digest.clone());
     let layer = types::Descriptor {
         media_type: compression.layer().to_owned(),
         digest,
@@ -102,12 +103,13 @@ fn store(reader: BodyReader, mut ingest: Ingest) -> Result<(types::Descriptor, S
     Ok((layer, diff_id))
 }
 
-/// Reads the archive to its end.
-fn check(raw: &mut impl BufRead) -> Result<(Compression, String)> {
+/// Reads the archive to its end; the digest of its content is told where that is not the archive itself.
+fn check(raw: &mut impl BufRead) -> Result<(Compression, Option<String>)> {
     let wrong = broken("invalid archive");
     let compression = Compression::sniff(raw.fill_buf().map_err(&wrong)?)?;
     let diff_id = {
-        let mut content = Hashing::new(compression.decoder(&mut *raw).map_err(&wrong)?);
+        let decoder = compression.decoder(&mut *raw).map_err(&wrong)?;
+        let mut content = Hashing::new(decoder, compression != Compression::None);
         let mut archive = tar::Archive::new(&mut content);
         for entry in archive.entries().map_err(&wrong)? {
             let mut entry = entry.map_err(&wrong)?;
@@ -169,10 +171,13 @@ mod tests {
         let plain = archive(&[("a", b"hello"), ("b/c", b"")]);
         let (kind, diff_id) = check(&mut plain.as_slice()).unwrap();
         assert_eq!(kind, Compression::None);
-        assert_eq!(diff_id, digest_of(&plain));
+        assert_eq!(diff_id, None);
         let packed = zstd::encode_all(plain.as_slice(), 1).unwrap();
         let (kind, diff_id) = check(&mut packed.as_slice()).unwrap();
-        assert_eq!((kind, diff_id), (Compression::Zstd, digest_of(&plain)));
+        assert_eq!(
+            (kind, diff_id),
+            (Compression::Zstd, Some(digest_of(&plain)))
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! From a blocking thread into a blob: what a reader yields is stored as it is read, and hashed.
+//! From a blocking thread into a blob: what a reader yields is stored as it is read. containerd hashes it.
 
 use std::io::{self, Read};
 
@@ -21,7 +21,6 @@ pub(crate) struct Ingest {
     runtime: Handle,
     writer: Option<Box<Writer>>,
     pending: BytesMut,
-    sum: Sha256,
     size: u64,
 }
 
@@ -36,7 +35,6 @@ impl Ingest {
                 runtime: Handle::current(),
                 writer: Some(writer),
                 pending: BytesMut::with_capacity(PIECE),
-                sum: Sha256::new(),
                 size: 0,
             }),
             Opened::Present => Err(Error::internal(format!(
@@ -47,7 +45,6 @@ impl Ingest {
 
     /// Adds data.
     pub(crate) fn write(&mut self, data: &[u8]) -> Result<()> {
-        self.sum.update(data);
         self.size += data.len() as u64;
         self.pending.extend_from_slice(data);
         if self.pending.len() >= PIECE {
@@ -67,12 +64,14 @@ impl Ingest {
     /// Makes it a blob; answers its digest and size.
     pub(crate) fn commit(mut self) -> Result<(String, u64)> {
         self.flush()?;
-        let digest = format!("sha256:{}", hex::encode(self.sum.finalize_reset()));
-        if let Some(writer) = self.writer.take() {
-            self.runtime
-                .block_on(writer.commit(self.size, &digest, Labels::new()))?;
-        }
-        Ok((digest, self.size))
+        let mut writer = self.writer.take().expect("only a commit takes it");
+        let size = self.size;
+        let digest = self.runtime.block_on(async move {
+            let digest = writer.digest().await?;
+            writer.commit(size, &digest, Labels::new()).await?;
+            Ok::<_, Error>(digest)
+        })?;
+        Ok((digest, size))
     }
 }
 
@@ -122,32 +121,35 @@ impl<R: Read> Read for Tee<'_, R> {
     }
 }
 
-/// A reader that hashes what it yields.
+/// A reader that hashes what it yields, if that is wanted.
 #[derive(Debug)]
 pub(crate) struct Hashing<R> {
     source: R,
-    sum: Sha256,
+    sum: Option<Sha256>,
 }
 
 impl<R: Read> Hashing<R> {
-    /// Hashes what is read from `source`.
-    pub(crate) fn new(source: R) -> Self {
+    /// Hashes what is read from `source`, if `wanted`.
+    pub(crate) fn new(source: R, wanted: bool) -> Self {
         Self {
             source,
-            sum: Sha256::new(),
+            sum: wanted.then(Sha256::new),
         }
     }
 
-    /// The digest of all that was read.
-    pub(crate) fn digest(self) -> String {
-        format!("sha256:{}", hex::encode(self.sum.finalize()))
+    /// The digest of all that was read, if it was wanted.
+    pub(crate) fn digest(self) -> Option<String> {
+        let sum = self.sum?.finalize();
+        Some(format!("sha256:{}", hex::encode(sum)))
     }
 }
 
 impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.source.read(buffer)?;
-        self.sum.update(&buffer[..n]);
+        if let Some(sum) = &mut self.sum {
+            sum.update(&buffer[..n]);
+        }
         Ok(n)
     }
 }

@@ -186,7 +186,7 @@ async fn send(backend: &Backend, files: Vec<File>, out: &Sender) -> Result<()> {
                 let mut sent = 0;
                 while let Some(piece) = reading.next().await? {
                     sent += piece.len() as u64;
-                    push(out, piece.into()).await?;
+                    push(out, piece).await?;
                 }
                 if sent != size {
                     return Err(Error::internal(format!(

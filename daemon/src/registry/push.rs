@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use axum::http::HeaderValue;
-use bytes::Bytes;
 use oci_client::errors::OciDistributionError;
 use oci_spec::image::Descriptor;
 use proto::containerd::types;
@@ -197,7 +196,7 @@ impl Push {
             (reading, bar, 0u64),
             |(mut reading, mut bar, done)| async move {
                 let piece = match reading.next().await {
-                    Ok(Some(piece)) => Bytes::from(piece),
+                    Ok(Some(piece)) => piece,
                     Ok(None) => return None,
                     Err(e) => {
                         let error = OciDistributionError::GenericError(Some(e.to_string()));

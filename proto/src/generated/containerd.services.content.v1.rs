@@ -155,8 +155,8 @@ impl ::prost::Name for ReadContentRequest {
 pub struct ReadContentResponse {
     #[prost(int64, tag = "1")]
     pub offset: i64,
-    #[prost(bytes = "vec", tag = "2")]
-    pub data: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub data: ::prost::bytes::Bytes,
 }
 impl ::prost::Name for ReadContentResponse {
     const NAME: &'static str = "ReadContentResponse";
@@ -265,8 +265,8 @@ pub struct WriteContentRequest {
     pub expected: ::prost::alloc::string::String,
     #[prost(int64, tag = "5")]
     pub offset: i64,
-    #[prost(bytes = "vec", tag = "6")]
-    pub data: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "bytes", tag = "6")]
+    pub data: ::prost::bytes::Bytes,
     #[prost(map = "string, string", tag = "7")]
     pub labels: ::std::collections::HashMap<
         ::prost::alloc::string::String,
