@@ -10,12 +10,7 @@ use integration::peers::Dockerd;
 use integration::stack::Stack;
 use integration::{programs, require};
 
-fn scenario(
-    cli: &Path,
-    host: &str,
-    config: &Path,
-    prepare: impl FnOnce(&mut Command),
-) -> Result<()> {
+fn scenario(cli: &Path, host: &str, config: &Path, registry: &Registry) -> Result<()> {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts/scenario");
     let mut command = Command::new(script);
     command
@@ -23,8 +18,8 @@ fn scenario(
         .env("BUSYBOX", require::peer("busybox")?)
         .env("DOCKER_HOST", host)
         .env("DOCKER_CONFIG", config)
+        .env("REGISTRY", registry.address())
         .env_remove("DOCKER_CONTEXT");
-    prepare(&mut command);
     let out = programs::run(&mut command, b"", Duration::from_secs(600))?;
     println!("{}{}", out.stdout, out.stderr);
     out.exits(0).map(drop)
@@ -34,18 +29,16 @@ fn scenario(
 fn on_dockerd_lite(cli: &Path) -> Result<()> {
     let stack = Stack::start()?;
     let registry = Registry::start(&stack)?;
-    scenario(cli, &stack.host(), &stack.path("config"), |c| {
-        c.env("REGISTRY", registry.address());
-    })?;
+    scenario(cli, &stack.host(), &stack.path("config"), &registry)?;
     drop(registry);
     stack.stop()
 }
 
-/// On the real daemon.
+/// On the real daemon, with a registry beside it.
 fn on_dockerd(cli: &Path) -> Result<()> {
     let real = Dockerd::start(&[])?;
-    let config = tempfile::tempdir()?;
-    scenario(cli, &real.host(), config.path(), |_| {})
+    let registry = Registry::beside(real.dir(), |program| real.in_namespace(program))?;
+    scenario(cli, &real.host(), &real.dir().join("config"), &registry)
 }
 
 #[test]
