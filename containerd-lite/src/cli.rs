@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
+use crate::Ending;
 use crate::config::{Config, Flags, Level};
+use crate::upgrade::handover::{self, Handover, WayBack};
 
 /// What the user typed.
 #[derive(Debug, Parser)]
@@ -44,6 +46,13 @@ enum Command {
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+    /// Say whether this program could take over from a running one; an upgrade calls this
+    #[command(hide = true)]
+    CheckState {
+        /// Format of what is handed over
+        #[arg(long)]
+        handover: u32,
     },
     /// Publish the event on standard input (a protobuf Any); shims call this
     Publish {
@@ -86,6 +95,11 @@ pub fn main() -> anyhow::Result<()> {
             let (config, _) = Config::load(&flags)?;
             crate::publish::run(&config.address, &namespace, &topic)
         }
+        Some(Command::CheckState { handover }) => {
+            let (config, _) = Config::load(&flags)?;
+            println!("{}", crate::upgrade::prove(&config, handover)?);
+            Ok(())
+        }
         None => run(&flags),
     }
 }
@@ -110,6 +124,37 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    // The kernel names a program that was run by descriptor after the number.
+    if let Err(error) = rustix::thread::set_name(c"containerd-lite") {
+        tracing::debug!(%error, "set the name of the process");
+    }
+    let taken = Handover::taken()?;
+    if let Some(reason) = taken.as_ref().and_then(|taken| taken.refused.as_ref()) {
+        tracing::error!(
+            reason,
+            "the other program could not take over; this one goes on"
+        );
+    }
+    let mut way_back = match &taken {
+        Some(taken) => WayBack::open(taken).context("keep the way back")?,
+        None => None,
+    };
+    let outcome = start(config, taken, || {
+        if let Some(way_back) = way_back.take() {
+            way_back.close();
+        }
+    });
+    if let Some(way_back) = way_back.take() {
+        match &outcome {
+            Ok(()) => way_back.close(),
+            Err(error) => way_back.take(&format!("{error:#}")),
+        }
+    }
+    outcome
+}
+
+/// Serves on a runtime of its own; afterwards runs the next program in this process, if there is one.
+fn start(config: Config, taken: Option<Handover>, ready: impl FnOnce()) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_stack_size(1 << 20)
@@ -118,8 +163,20 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("start the async runtime")?;
-    let outcome = runtime.block_on(crate::serve(config));
+    let outcome = runtime.block_on(crate::serve(config, taken, ready));
+    if let Ok(Ending::Replaced(next)) = outcome {
+        let (candidate, mut handover) = *next;
+        let own = handover::own_program().context("open this program")?;
+        handover.old = Some(own.try_clone().context("keep this program")?.into());
+        let error = handover.execute(&candidate.program);
+        // What served has ended: this program begins anew as well, with all that was handed over.
+        handover.old = None;
+        handover.refused = Some(format!("execute {}: {error}", candidate.version));
+        let error = handover.execute(own);
+        return Err(error).context("begin anew after a failed upgrade");
+    }
     // Blocking work of a call that nobody waits for any more must not hold the exit up: everything here is crash-only.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
-    Ok(outcome?)
+    outcome?;
+    Ok(())
 }

@@ -41,10 +41,12 @@ mod snapshots;
 mod streams;
 mod time;
 mod transfer;
+mod upgrade;
 mod version;
 mod web;
 
 use config::Config;
+use upgrade::handover::Handover;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -94,12 +96,37 @@ pub(crate) enum ServeError {
     /// Signals cannot be received.
     #[error("watch for signals")]
     Signals(#[source] std::io::Error),
+    /// What an earlier program of this process left cannot be taken.
+    #[error("take over from the program before this one")]
+    Handover(#[from] upgrade::handover::HandoverError),
+    /// What the next program of this process needs cannot be kept.
+    #[error("keep what another program could take over")]
+    Keep(#[source] std::io::Error),
 }
 
-/// Runs the daemon until SIGTERM or SIGINT. Shims and containers are left alone.
-pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
+/// Why [`serve`] has ended well.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// It was told to stop.
+    Stopped,
+    /// Another program takes over in this process.
+    Replaced(Box<(upgrade::Candidate, Handover)>),
+}
+
+/// Runs the daemon until SIGTERM or SIGINT, or until another program takes over. Shims and containers are left alone.
+pub(crate) async fn serve(
+    config: Config,
+    taken: Option<Handover>,
+    ready: impl FnOnce(),
+) -> Result<Ending, ServeError> {
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
+    let leaving = stop.child_token();
+    let (upgrades, mut chosen) = upgrade::Upgrades::new(identity(&config).program, leaving.clone());
+    upgrades.on_signal()?;
+    if taken.is_some() {
+        tokio::spawn(upgrade::reap(upgrade::left_children()));
+    }
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     for path in [&config.root, &config.state] {
         listen::directory(path).map_err(|source| ServeError::Directory {
@@ -108,12 +135,24 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         })?;
     }
     // Held until the process ends; a killed daemon's lock is gone with it.
-    let _root = listen::lock(&config.root)?;
-    let _state = listen::lock(&config.state)?;
-    let listeners = listen::Listeners::open(&config)?;
+    let (root_lock, state_lock, listeners) = match taken {
+        Some(taken) => (
+            listen::keep_lock(&config.root, taken.root_lock)?,
+            listen::keep_lock(&config.state, taken.state_lock)?,
+            listen::Listeners::keep(taken.grpc, taken.ttrpc),
+        ),
+        None => (
+            listen::lock(&config.root)?,
+            listen::lock(&config.state)?,
+            listen::Listeners::open(&config)?,
+        ),
+    };
+    let handover = listeners
+        .handover(&root_lock, &state_lock)
+        .map_err(ServeError::Keep)?;
 
     services::checkpoint::clean(&config.state);
-    let database = config.root.join("metadata.db");
+    let database = config.root.join(DATABASE);
     let store = metadata::Store::open(&database)?;
     store
         .adopt_after_damage(&database, || {
@@ -158,6 +197,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         events,
         runtime: runtime.clone(),
         streams: Arc::default(),
+        upgrades,
         started_at: time::now(),
     });
     let (incoming, ttrpc) = listeners.grpc_stream()?;
@@ -175,6 +215,9 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     )?;
     tokio::spawn(runtime::serve_shim_events(ttrpc, runtime, stop.clone()));
 
+    // By now there is a handler for each.
+    upgrade::handover::hear_signals();
+    ready();
     notify::ready();
     tracing::info!(address = %config.address.display(), pid = std::process::id(), "serving");
     let serving = tonic::transport::Server::builder()
@@ -182,18 +225,32 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
         .trace_fn(span)
-        .layer(metrics::Count(calls))
+        .layer(metrics::Count(calls.clone()))
         .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, stop.cancelled());
+        .serve_with_incoming_shutdown(incoming, leaving.cancelled());
+    let mut next = None;
     let outcome = tokio::select! {
         outcome = serving => outcome.map_err(ServeError::Serve),
-        // Streams that never end by themselves (events, waits) must not hold the exit up.
+        // Streams that never end by themselves must not hold the exit up.
         () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
+        () = async {
+            next = chosen.recv().await;
+            upgrade::quiet(&calls).await;
+            leaving.cancel();
+            upgrade::drained().await;
+        } => Ok(()),
     };
+    if let Some(candidate) = next
+        && !stop.is_cancelled()
+    {
+        // Unlocking them would unlock the copies of the next program as well.
+        std::mem::forget((root_lock, state_lock));
+        return Ok(Ending::Replaced(Box::new((candidate, handover))));
+    }
     stop.cancel();
     // It ends with the token; a collection under way is cut like by a kill.
     let _ = collector.await;
-    outcome
+    outcome.map(|()| Ending::Stopped)
 }
 
 /// Serves metrics beside the rest, if the configuration says where.
@@ -257,6 +314,9 @@ fn span(request: &http::Request<()>) -> tracing::Span {
 /// How long calls under way may go on after the signal to stop.
 const GRACE: std::time::Duration = std::time::Duration::from_millis(500);
 
+/// The database below root.
+pub(crate) const DATABASE: &str = "metadata.db";
+
 /// Directory of blobs below root, under the real daemon's name.
 pub(crate) const CONTENT: &str = "io.containerd.content.v1.content";
 
@@ -297,10 +357,21 @@ fn identity(config: &Config) -> runtime::Identity {
         address: config.address.clone(),
         ttrpc_address: config.ttrpc_address.clone(),
         // By path: a shim that outlives this binary calls whatever has taken its place.
-        program: std::env::current_exe()
-            .unwrap_or_else(|_| proto::layout::program::CONTAINERD.into()),
+        program: own_path(),
         debug: config.level.is_debug(),
     }
+}
+
+/// Where this program lies, or what has taken its place there.
+fn own_path() -> std::path::PathBuf {
+    use std::os::unix::ffi::OsStrExt as _;
+    let path =
+        std::env::current_exe().unwrap_or_else(|_| proto::layout::program::CONTAINERD.into());
+    let kept = path.as_os_str().as_bytes().strip_suffix(b" (deleted)");
+    kept.map_or_else(
+        || path.clone(),
+        |kept| std::ffi::OsStr::from_bytes(kept).into(),
+    )
 }
 
 fn stop_on_signal(stop: CancellationToken) -> Result<(), ServeError> {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::config::Config;
+use crate::upgrade::handover::Handover;
 
 /// First descriptor that a manager hands over.
 const FIRST_HANDED: i32 = 3;
@@ -102,6 +103,16 @@ pub(crate) fn lock(directory: &Path) -> Result<Flock<File>, ListenError> {
     }
 }
 
+/// Takes the directory again by the lock that the program before this one in our process held.
+pub(crate) fn keep_lock(directory: &Path, lock: OwnedFd) -> Result<Flock<File>, ListenError> {
+    let failed = |source| ListenError::Lock {
+        path: directory.join("lock"),
+        source,
+    };
+    Flock::lock(File::from(lock), FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, errno)| failed(errno.into()))
+}
+
 /// The sockets we serve.
 #[derive(Debug)]
 pub(crate) struct Listeners {
@@ -111,6 +122,14 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
+    /// The sockets that the program before this one in our process served.
+    pub(crate) fn keep(grpc: OwnedFd, ttrpc: OwnedFd) -> Self {
+        Self {
+            grpc: grpc.into(),
+            ttrpc: ttrpc.into(),
+        }
+    }
+
     /// Takes the sockets that were handed over (gRPC first, ttrpc second), and makes the others.
     pub(crate) fn open(config: &Config) -> Result<Self, ListenError> {
         let mut handed = handed()?.into_iter();
@@ -121,6 +140,22 @@ impl Listeners {
         Ok(Self {
             grpc: next(&config.address, config.owner)?,
             ttrpc: next(&config.ttrpc_address, config.ttrpc_owner)?,
+        })
+    }
+
+    /// What the next program of this process needs, beside the locks.
+    pub(crate) fn handover(
+        &self,
+        root_lock: &Flock<File>,
+        state_lock: &Flock<File>,
+    ) -> io::Result<Handover> {
+        Ok(Handover {
+            grpc: self.grpc.try_clone()?.into(),
+            ttrpc: self.ttrpc.try_clone()?.into(),
+            root_lock: root_lock.try_clone()?.into(),
+            state_lock: state_lock.try_clone()?.into(),
+            old: None,
+            refused: None,
         })
     }
 
@@ -181,6 +216,14 @@ pub(crate) fn bind(path: &Path, (uid, gid): (u32, u32)) -> Result<UnixListener, 
     Ok(listener)
 }
 
+/// Whether the peer is our own user or root.
+pub(crate) fn is_trusted(stream: &tokio::net::UnixStream) -> bool {
+    let own = nix::unistd::geteuid().as_raw();
+    stream
+        .peer_cred()
+        .is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
+}
+
 /// The sockets in LISTEN_FDS, if they are meant for this process.
 fn handed() -> Result<Vec<UnixListener>, ListenError> {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<i32>().ok());
@@ -190,7 +233,7 @@ fn handed() -> Result<Vec<UnixListener>, ListenError> {
     let count = number("LISTEN_FDS").unwrap_or(0).clamp(0, 16);
     (FIRST_HANDED..FIRST_HANDED + count)
         .map(|fd| {
-            take(fd)
+            take_listener(fd)
                 .map(UnixListener::from)
                 .map_err(|source| ListenError::Handed { fd, source })
         })
@@ -199,13 +242,19 @@ fn handed() -> Result<Vec<UnixListener>, ListenError> {
 
 /// Takes a descriptor by number. A copy is made through our own pidfd, close-on-exec, and the number is closed: shims must
 /// not inherit it.
-fn take(fd: i32) -> io::Result<OwnedFd> {
+pub(crate) fn take(fd: i32) -> io::Result<OwnedFd> {
     let own = rustix::process::pidfd_open(
         rustix::process::getpid(),
         rustix::process::PidfdFlags::empty(),
     )?;
     let copy = rustix::process::pidfd_getfd(&own, fd, rustix::process::PidfdGetfdFlags::empty())?;
     nix::unistd::close(fd)?;
+    Ok(copy)
+}
+
+/// Takes a listening socket by number.
+fn take_listener(fd: i32) -> io::Result<OwnedFd> {
+    let copy = take(fd)?;
     let listening: bool =
         nix::sys::socket::getsockopt(&copy, nix::sys::socket::sockopt::AcceptConn)?;
     if !listening {

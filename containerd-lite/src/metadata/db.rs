@@ -119,6 +119,15 @@ impl Store {
         })
     }
 
+    /// Whether this program can read the file, which another process may have open; one that is missing is fine.
+    pub(crate) fn check(path: &Path) -> Result<()> {
+        if !path.exists() {
+            return Ok(());
+        }
+        let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        check_version(&connection, path)
+    }
+
     /// Runs a job on the writer and waits until it is durable. The job goes on if the caller gives up.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
@@ -305,6 +314,14 @@ fn prepare(path: &Path) -> Result<Connection> {
     if known.is_none() {
         begin(&connection)?;
     }
+    check_version(&connection, path)?;
+    connection
+        .execute_batch(ADDED)
+        .map_err(attempt("add the newer tables"))?;
+    Ok(connection)
+}
+
+fn check_version(connection: &Connection, path: &Path) -> Result<()> {
     let found: String = connection
         .query_row("SELECT value FROM meta WHERE key = 'version'", [], |r| {
             r.get(0)
@@ -318,10 +335,7 @@ fn prepare(path: &Path) -> Result<Connection> {
             known: VERSION,
         });
     }
-    connection
-        .execute_batch(ADDED)
-        .map_err(attempt("add the newer tables"))?;
-    Ok(connection)
+    Ok(())
 }
 
 fn begin(connection: &Connection) -> Result<()> {

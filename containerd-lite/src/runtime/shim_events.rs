@@ -130,7 +130,9 @@ fn accepted(
     futures_util::stream::unfold(listener, |listener| async move {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) if is_trusted(&stream) => return Some((Ok(stream), listener)),
+                Ok((stream, _)) if crate::listen::is_trusted(&stream) => {
+                    return Some((Ok(stream), listener));
+                }
                 Ok(_) => {
                     tracing::warn!("a stranger connected to the events socket and was refused")
                 }
@@ -141,11 +143,4 @@ fn accepted(
             }
         }
     })
-}
-
-fn is_trusted(stream: &UnixStream) -> bool {
-    let own = nix::unistd::geteuid().as_raw();
-    stream
-        .peer_cred()
-        .is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
 }

@@ -138,6 +138,7 @@ fn spawn(command: Invocation) -> std::io::Result<(PipeReader, Child)> {
         .stdin(command.stdin.map_or_else(Stdio::null, Stdio::from));
     // Ours alone: a shim must not speak to our service manager nor take our listeners.
     for name in [
+        crate::upgrade::handover::VARIABLE,
         "NOTIFY_SOCKET",
         "LISTEN_FDS",
         "LISTEN_PID",

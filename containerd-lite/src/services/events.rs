@@ -8,6 +8,7 @@ use futures_util::{Stream, StreamExt as _};
 use proto::containerd::services::events::v1 as wire;
 use proto::containerd::types::Envelope;
 use proto::error::ErrorKind;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{Parts, filters, namespace, required};
@@ -35,6 +36,7 @@ impl Fields for Filtered<'_> {
 pub(crate) struct Service {
     exchange: Arc<Exchange>,
     runtime: Arc<Runtime>,
+    leaving: CancellationToken,
 }
 
 impl Service {
@@ -42,6 +44,7 @@ impl Service {
         Self {
             exchange: parts.events.clone(),
             runtime: parts.runtime.clone(),
+            leaving: parts.upgrades.leaving.clone(),
         }
     }
 }
@@ -87,6 +90,9 @@ impl wire::events_server::Events for Service {
         let events = self.exchange.subscribe(texts, wanted).map(|event| {
             event.map_err(|cut_off| ErrorKind::ResourceExhausted.status(cut_off.to_string()))
         });
+        let events = events
+            .take_until(self.leaving.clone().cancelled_owned())
+            .chain(futures_util::stream::once(async { Err(super::leaving()) }));
         Ok(Response::new(Box::pin(events)))
     }
 }

@@ -2,11 +2,21 @@
 
 use proto::grpc::health::v1::health_check_response::ServingStatus;
 use proto::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse, health_server::Health};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-/// The service. A process that answers at all serves, so there is no state.
+/// The service. A process that answers at all serves, so there is no state but its end.
 #[derive(Debug)]
-pub(crate) struct Service;
+pub(crate) struct Service {
+    leaving: CancellationToken,
+}
+
+impl Service {
+    /// A service whose watches end when `leaving` is told.
+    pub(crate) fn new(leaving: CancellationToken) -> Self {
+        Self { leaving }
+    }
+}
 
 const SERVING: HealthCheckResponse = HealthCheckResponse {
     status: ServingStatus::Serving as i32,
@@ -37,11 +47,13 @@ impl Health for Service {
     }
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Watch>, Status> {
-        use tokio_stream::StreamExt as _;
+        use futures_util::{FutureExt as _, StreamExt as _};
         known(&request.get_ref().service)?;
-        // The state never changes while the process lives: one message, then silence until the connection ends.
+        // The state never changes while the process lives: one message, then silence until it leaves.
+        let end = self.leaving.clone().cancelled_owned();
+        let end = end.map(|()| Err(super::leaving())).into_stream();
         Ok(Response::new(Box::pin(
-            tokio_stream::once(Ok(SERVING)).chain(tokio_stream::pending()),
+            tokio_stream::once(Ok(SERVING)).chain(end),
         )))
     }
 }

@@ -49,6 +49,7 @@ pub(crate) struct Parts {
     pub(crate) events: Arc<Exchange>,
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) streams: Arc<crate::streams::Streams>,
+    pub(crate) upgrades: crate::upgrade::Upgrades,
     pub(crate) started_at: crate::time::Nanos,
 }
 
@@ -74,7 +75,7 @@ pub(crate) fn routes(parts: Parts) -> tonic::service::Routes {
         .add_service(limited!(
             max,
             proto::grpc::health::v1::health_server::HealthServer<_>,
-            health::Service
+            health::Service::new(parts.upgrades.leaving.clone())
         ))
         .add_service(limited!(
             max,
@@ -151,6 +152,11 @@ pub(crate) fn routes(parts: Parts) -> tonic::service::Routes {
             wire::introspection::v1::introspection_server::IntrospectionServer<_>,
             introspection::Service::new(parts)
         ))
+}
+
+/// What ends a call that would go on for as long as this program: the client asks again, and is answered by the next one.
+pub(crate) fn leaving() -> Status {
+    Status::unavailable("containerd-lite is about to be replaced or to end: ask again")
 }
 
 /// Runs what blocks on a thread for it.

@@ -1,11 +1,14 @@
 //! Streaming: opens side channels, see [`crate::streams`].
 
+use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
 use prost_types::Any;
 use proto::containerd::services::streaming::v1 as wire;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Parts, namespace};
@@ -17,28 +20,47 @@ const READY: &str = "google.protobuf.Empty";
 
 /// The service.
 #[derive(Debug)]
-pub(crate) struct Service(Arc<Streams>);
+pub(crate) struct Service {
+    streams: Arc<Streams>,
+    leaving: CancellationToken,
+}
 
 impl Service {
     pub(crate) fn new(parts: &Parts) -> Self {
-        Self(parts.streams.clone())
+        Self {
+            streams: parts.streams.clone(),
+            leaving: parts.upgrades.leaving.clone(),
+        }
     }
 }
 
+/// What a client gets.
+type Answers = Pin<Box<dyn futures_util::Stream<Item = Result<Any, Status>> + Send>>;
+
 #[tonic::async_trait]
 impl wire::streaming_server::Streaming for Service {
-    type StreamStream = ReceiverStream<Result<Any, Status>>;
+    type StreamStream = Answers;
 
     async fn stream(
         &self,
         request: Request<Streaming<Any>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
         let ns = namespace(request.metadata())?;
-        let streams = self.0.clone();
+        let streams = self.streams.clone();
         let (outgoing, answers) = mpsc::channel(QUEUE);
         // The first message may come after our headers, so the headers go out at once.
-        tokio::spawn(open(streams, ns, request.into_inner(), outgoing));
-        Ok(Response::new(ReceiverStream::new(answers)))
+        let opened = open(streams, ns, request.into_inner(), outgoing);
+        tokio::spawn(self.leaving.clone().run_until_cancelled_owned(opened));
+        let leaving = self.leaving.clone();
+        let answers = ReceiverStream::new(answers)
+            .take_until(leaving.clone().cancelled_owned())
+            .chain(futures_util::stream::iter(
+                // Asked for when the rest is over.
+                std::iter::once_with(move || leaving.is_cancelled())
+                    .filter(|cut| *cut)
+                    .map(|_| Err(super::leaving())),
+            ));
+        Ok(Response::new(Box::pin(answers)))
     }
 }
 

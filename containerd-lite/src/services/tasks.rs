@@ -336,11 +336,11 @@ impl wire::tasks_server::Tasks for Service {
     ) -> Result<Response<wire::WaitResponse>, Status> {
         let (origin, request) = split(request)?;
         let process = ProcessRef::from_wire(&request.exec_id);
-        let waited = self
-            .runtime
-            .wait(&origin, &request.container_id, process)
-            .await;
-        let exit = waited.map_err(status)?;
+        let waited = self.runtime.wait(&origin, &request.container_id, process);
+        let exit = tokio::select! {
+            waited = waited => waited.map_err(status)?,
+            () = self.parts.upgrades.leaving.cancelled() => return Err(super::leaving()),
+        };
         let answer = wire::WaitResponse {
             exit_status: exit.status,
             exited_at: crate::time::wire(exit.exited_at),

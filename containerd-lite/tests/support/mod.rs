@@ -412,6 +412,11 @@ impl Client {
         Ok(())
     }
 
+    /// The connection itself.
+    pub(crate) fn channel(&self) -> Channel {
+        self.0.clone()
+    }
+
     fn tasks(&self) -> Tasks {
         Tasks::new(self.0.clone())
     }
